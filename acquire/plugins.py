@@ -1,0 +1,89 @@
+"""Finding segmenters, trackers, rules, sources and actuators by name, and building them from options.
+
+A name is looked up among the entry points of its group (``cytoloop.segmenters`` and so on); ``module:Class``
+needs no registration. Options are checked against the constructor's own annotated keywords, so that a class
+needs nothing but a typed ``__init__``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, get_type_hints
+
+import msgspec
+
+from .errors import PluginError, nearest_name
+
+
+def known_names(group: str) -> list[str]:
+    """Return the registered names of a group, such as ``segmenters``, sorted."""
+    return sorted({point.name for point in entry_points(group=f"cytoloop.{group}")})
+
+
+def find_class(group: str, name: str) -> type[Any]:
+    """Return the class behind a registered name or ``module:Class``.
+
+    Raises
+    ------
+    PluginError
+        If there is none; the message lists the known names.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"{group}: cannot import {name!r}: {error}") from error
+    for point in entry_points(group=f"cytoloop.{group}"):
+        if point.name == name:
+            return point.load()
+    known = known_names(group)
+    hint = nearest_name(name, known)
+    raise PluginError(
+        f"{group}: no {name!r}; known: {', '.join(known)}, or 'module:Class'."
+        + (f" Did you mean {hint!r}?" if hint else "")
+    )
+
+
+class OptionError(PluginError):
+    """One option that a class does not take, or not with this value; ``option`` is its name."""
+
+    def __init__(self, option: str, reason: str, did_you_mean: str = "") -> None:
+        self.option, self.reason, self.did_you_mean = option, reason, did_you_mean
+        super().__init__(f"{option}: {reason}" + (f" Did you mean {did_you_mean!r}?" if did_you_mean else ""))
+
+
+def build(cls: type[Any], options: Mapping[str, Any]) -> Any:
+    """Construct a plugin from options whose names and types are checked first.
+
+    Raises
+    ------
+    OptionError
+        Names the option, what was wrong with it and the nearest known name.
+    """
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+    hints = get_type_hints(cls.__init__)
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in parameters:
+            allowed = f"allowed: {', '.join(parameters) or 'none'}."
+            raise OptionError(name, f"unknown option; {allowed}", nearest_name(name, parameters))
+        try:
+            values[name] = msgspec.convert(value, hints.get(name, Any))
+        except msgspec.ValidationError as error:
+            raise OptionError(name, f"{value!r}: {error}.") from None
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in values:
+            raise OptionError(name, "this option is needed.")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        option = next((name for name in values if name in str(error)), next(iter(values), ""))
+        raise OptionError(option, f"{error}.") from error

@@ -1,0 +1,57 @@
+"""Detections: the cells of one frame as a table of measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The n cells of one frame; row i is label i + 1 of the mask it was measured on.
+
+    Attributes
+    ----------
+    sequence, time_s
+        The frame, and its time in s.
+    shape
+        (height, width) of the frame in px.
+    yx
+        (n, 2) float64, centroid in px.
+    area
+        (n,) float64, in px.
+    bbox
+        (n, 4) int32: y0, x0, y1, x1 in px, the upper ends exclusive.
+    mean, maximum
+        (n, channels) float64, intensity in camera counts in each channel of the frame.
+    moments
+        (n, 3) float64: second central moments yy, xx, yx in px^2 of the mask.
+    stage_um
+        Stage position (x, y) of the frame in um, or None.
+    pixel_size_um
+        Edge of a pixel in um, or None.
+    """
+
+    sequence: int
+    time_s: float
+    shape: tuple[int, int]
+    yx: NDArray[np.float64]
+    area: NDArray[np.float64]
+    bbox: NDArray[np.int32]
+    mean: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    moments: NDArray[np.float64]
+    stage_um: tuple[float, float] | None = None
+    pixel_size_um: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+    @property
+    def axes_px(self) -> NDArray[np.float64]:
+        """(n, 2) full lengths in px of the major and minor axis of the ellipse with the same moments."""
+        yy, xx, yx = self.moments.T
+        middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+        return 4 * np.sqrt(np.maximum(np.stack([middle + half, middle - half], axis=1), 0))

@@ -1,0 +1,25 @@
+"""The protocol of a segmenter: frame -> labels."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from ..acquire.frame import Frame
+from .labels import Labels
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Finds the cells of one frame.
+
+    Built once per stream in the engine process (loading weights belongs there); ``segment`` is called for
+    every frame in order, by one thread, and may take as long as it needs: the link sheds or queues meanwhile.
+    The result depends on the frames given so far and on the options only, never on a clock or on chance, so
+    that a replay is the live run again.
+    """
+
+    channel: int
+
+    def segment(self, frame: Frame) -> Labels:
+        """Return the instance mask of ``frame.channel(self.channel)``."""
+        ...
