@@ -1,0 +1,122 @@
+"""The sparse assignment against the dense one, which is known to be exact."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from cytoloop.trackers.assignment import assign, link_probabilities
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+
+def total_cost(column_of, dense, death, birth):
+    linked = np.flatnonzero(column_of >= 0)
+    free = np.setdiff1d(np.arange(dense.shape[1]), column_of[linked])
+    assert len(set(column_of[linked])) == len(linked)
+    return dense[linked, column_of[linked]].sum() + death[column_of < 0].sum() + birth[free].sum()
+
+
+def least_cost(dense, death, birth):
+    """Solve the square problem of Jaqaman et al. (2008) with scipy's dense solver."""
+    n, m = dense.shape
+    big = 1e6
+    square = np.full((n + m, n + m), big)
+    square[:n, :m] = np.where(np.isfinite(dense), dense, big)
+    square[np.arange(n), m + np.arange(n)] = death
+    square[n + np.arange(m), np.arange(m)] = birth
+    square[n:, m:] = 0
+    chosen = linear_sum_assignment(square)
+    return square[chosen].sum()
+
+
+def edges_of(dense):
+    rows, columns = np.nonzero(np.isfinite(dense))
+    return rows, columns, dense[rows, columns]
+
+
+@st.composite
+def problems(draw):
+    n, m = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    # Small whole numbers make ties and zero weights the rule.
+    cost = st.one_of(st.just(np.inf), st.integers(-4, 4).map(float), st.floats(-10, 10, allow_nan=False))
+    dense = np.array(draw(st.lists(cost, min_size=n * m, max_size=n * m)), float).reshape(n, m)
+    level = st.integers(-2, 3).map(float)
+    death = np.array(draw(st.lists(level, min_size=n, max_size=n)), float)
+    birth = np.array(draw(st.lists(level, min_size=m, max_size=m)), float)
+    return dense, death, birth
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems())
+def test_no_assignment_is_cheaper_than_the_sparse_one(problem):
+    dense, death, birth = problem
+    rows, columns, costs = edges_of(dense)
+    column_of = assign(rows, columns, costs, dense.shape, death=death, birth=birth)
+    assert total_cost(column_of, dense, death, birth) == pytest.approx(
+        least_cost(dense, death, birth), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "density"), [(60, 60, 1.0), (120, 90, 0.05), (40, 160, 0.3), (1, 80, 1.0)]
+)
+def test_it_stays_exact_when_the_graph_is_one_component_or_falls_apart(n, m, density):
+    random = np.random.default_rng(n + m)
+    dense = random.exponential(2, (n, m)).round(1)
+    dense[random.random((n, m)) > density] = np.inf
+    death, birth = np.full(n, 1.5), random.uniform(0, 2, m)
+    rows, columns, costs = edges_of(dense)
+    shuffled = random.permutation(len(rows))
+    column_of = assign(rows[shuffled], columns[shuffled], costs[shuffled], (n, m), death=death, birth=birth)
+    assert total_cost(column_of, dense, death, birth) == pytest.approx(least_cost(dense, death, birth))
+
+
+def test_all_costs_equal_still_gives_a_full_matching():
+    rows, columns = map(np.ravel, np.indices((30, 30)))
+    column_of = assign(rows, columns, np.zeros(900), (30, 30), death=1.0, birth=1.0)
+    assert sorted(column_of) == list(range(30))
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 4), (4, 0)])
+def test_an_empty_side_leaves_everything_unmatched(shape):
+    none = np.empty(0, np.int64)
+    assert (assign(none, none, np.empty(0), shape, death=1.0, birth=1.0) == -1).all()
+
+
+def test_of_parallel_edges_the_cheapest_counts():
+    rows, columns, costs = np.array([0, 0, 1]), np.array([0, 0, 0]), np.array([5.0, 1.0, 2.0])
+    assert assign(rows, columns, costs, (2, 1), death=2.0, birth=2.0).tolist() == [0, -1]
+
+
+@pytest.mark.parametrize(
+    ("costs", "column", "death"),
+    [([np.nan], 0, 1.0), ([-np.inf], 0, 1.0), ([1.0], 3, 1.0), ([1.0], 0, np.inf)],
+)
+def test_impossible_input_is_refused(costs, column, death):
+    with pytest.raises(ValueError):
+        assign(np.array([0]), np.array([column]), np.array(costs), (1, 1), death=death, birth=1.0)
+
+
+def exact_probabilities(rows, columns, gains, shape):
+    """Sum over every assignment."""
+    weight, share = 0.0, np.zeros(len(rows))
+    for chosen in product([False, True], repeat=len(rows)):
+        kept = np.array(chosen)
+        if len(set(rows[kept])) == kept.sum() == len(set(columns[kept])):
+            value = np.exp(gains[kept].sum())
+            weight += value
+            share[kept] += value
+    return share / weight
+
+
+def test_link_probabilities_are_exact_on_a_tree_and_near_on_a_cycle():
+    rows, columns = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 1, 2])
+    gains = np.array([2.0, 1.0, 0.5, -1.0, 3.0])
+    found = link_probabilities(rows, columns, gains, (3, 3), rounds=50)
+    assert found == pytest.approx(exact_probabilities(rows, columns, gains, (3, 3)), abs=1e-6)
+    rows, columns, gains = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([4.0, 1.0, 2.0, 3.0])
+    found = link_probabilities(rows, columns, gains, (2, 2))
+    assert found == pytest.approx(exact_probabilities(rows, columns, gains, (2, 2)), abs=0.05)
