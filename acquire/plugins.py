@@ -8,10 +8,11 @@ needs nothing but a typed ``__init__``.
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -56,6 +57,33 @@ class OptionError(PluginError):
         super().__init__(f"{option}: {reason}" + (f" Did you mean {did_you_mean!r}?" if did_you_mean else ""))
 
 
+def convert_option(name: str, value: Any, expected: Any) -> Any:
+    """Return the value of an option as the type that its annotation asks for.
+
+    Raises
+    ------
+    OptionError
+        Names the option, its value, what is allowed, and the nearest allowed name where there are names.
+    """
+    try:
+        return msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        choices = _choices(expected)
+        if not (choices and isinstance(value, str)):
+            raise OptionError(name, f"{reprlib.repr(value)}: {error}.") from None
+        allowed = ", ".join(map(repr, choices))
+        raise OptionError(
+            name, f"{value!r} is not allowed; allowed: {allowed}.", nearest_name(value, choices)
+        ) from None
+
+
+def _choices(expected: Any) -> list[str]:
+    """Return the strings of every Literal in a type."""
+    if get_origin(expected) is Literal:
+        return [choice for choice in get_args(expected) if isinstance(choice, str)]
+    return [choice for part in get_args(expected) for choice in _choices(part)]
+
+
 def build(cls: type[Any], options: Mapping[str, Any]) -> Any:
     """Construct a plugin from options whose names and types are checked first.
 
@@ -75,10 +103,7 @@ def build(cls: type[Any], options: Mapping[str, Any]) -> Any:
         if name not in parameters:
             allowed = f"allowed: {', '.join(parameters) or 'none'}."
             raise OptionError(name, f"unknown option; {allowed}", nearest_name(name, parameters))
-        try:
-            values[name] = msgspec.convert(value, hints.get(name, Any))
-        except msgspec.ValidationError as error:
-            raise OptionError(name, f"{value!r}: {error}.") from None
+        values[name] = convert_option(name, value, hints.get(name, Any))
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values:
             raise OptionError(name, "this option is needed.")

@@ -54,8 +54,8 @@ class Rule(Protocol):
     """Decides, for one field of view, what shall be done.
 
     ``decide`` is called once for every segmented frame, in order, by one thread, and must return at once. It
-    reads no clock and, of the frame, no pixels: dwell and cooldown count frames or frame time, and the size of
-    the image is ``tracks.detections.shape``, so that recorded detections are enough to repeat it. Positions are
+    reads no clock and, of the frame, no pixels: dwell and cooldown count frames or frame time, and the size
+    of the image is ``tracks.detections.shape``, so that recorded detections can repeat it. Positions are
     extrapolated by the rule itself, to the next frame. What it returns is checked by the limits afterwards.
     ``examples`` is called once, while the experiment file is checked.
     """
