@@ -1,0 +1,80 @@
+"""The process that an engine lives in: waits warm until it is needed, then serves until told to stop."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..acquire.errors import AddressError, CytoloopError
+from .config import StreamConfig
+from .engine import Engine, EngineStatus
+from .pipeline import Pipeline
+
+_TURN_S = 0.05
+_BIND_PATIENCE_S = 3.0
+_FREEZE_EVERY = 100  # frames
+
+Pipe: TypeAlias = "Connection[Any, Any]"
+
+
+def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
+    """Import and build all that a run needs, wait for the address to serve, then serve.
+
+    The supervisor sends the address once (a standby waits for it), and closes the pipe to end the process.
+    Sent back are an :class:`EngineStatus` about four times a second, or the text of the error that made
+    serving impossible.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which ends its engines
+    try:
+        Pipeline(stream)  # warm: imports, weights, compiled kernels
+        pipe.send(None)
+        address: str = pipe.recv()
+        engine = _bind(_at(stream, address), log, pipe)
+    except (EOFError, BrokenPipeError):
+        return
+    except CytoloopError as error:
+        pipe.send(str(error))
+        return
+    try:
+        _serve(engine, pipe)
+    finally:
+        engine.close()
+
+
+def _at(stream: StreamConfig, address: str) -> StreamConfig:
+    from msgspec.structs import replace
+
+    return replace(stream, address=address)
+
+
+def _bind(stream: StreamConfig, log: Path, pipe: Pipe) -> Engine:
+    """Listen; the address of an engine that was just killed may take a moment to become free."""
+    deadline = time.monotonic() + _BIND_PATIENCE_S
+    while True:
+        try:
+            return Engine(stream, log, lambda status: pipe.send(status))
+        except AddressError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _serve(engine: Engine, pipe: Pipe) -> None:
+    frozen = 0
+    try:
+        pipe.send(engine.status)
+        while not pipe.poll():
+            engine.turn(_TURN_S)
+            if engine.status.processed - frozen >= _FREEZE_EVERY:
+                # Otherwise a full collection walks all tracks that live on: pauses of up to 57 ms.
+                frozen = engine.status.processed
+                gc.freeze()
+    except (EOFError, BrokenPipeError):
+        return
+
+
+__all__ = ["EngineStatus", "engine_main"]
