@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ..errors import SourceError
 from ..frame import Frame
 
 
@@ -34,3 +36,77 @@ class Source(Protocol):
     def close(self) -> None:
         """Release files and memory."""
         ...
+
+
+def open_source(path: str | Path, *, interval_s: float = 1.0) -> Source:
+    """Open a recording, choosing its kind by what lies at the path.
+
+    Parameters
+    ----------
+    path
+        A file or folder.
+    interval_s
+        Time between time points in s, for recordings that do not say.
+
+    Raises
+    ------
+    SourceError
+        If nothing known is there (the message says what was looked for), or the recording is refused.
+    MissingExtraError
+        If the kind needs a package that is not installed.
+    """
+    # Imported here, so that a program which only links to a microscope does not load what reads files.
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(path, "there is no such file or folder")
+    if path.is_file():
+        if path.suffix.lower() in (".tif", ".tiff"):
+            if (path.parent / "NDTiff.index").is_file():
+                return _ndtiff(path.parent, interval_s)
+            return _tiff(path, interval_s)
+        raise SourceError(path, f"not a kind of file that can be replayed. {_KNOWN}")
+    if (path / "NDTiff.index").is_file():
+        return _ndtiff(path, interval_s)
+    if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
+        from .zarr import ZarrSource
+
+        return ZarrSource(path, interval_s=interval_s)
+    return _folder(path, interval_s)
+
+
+_KNOWN = """Looked for, in this order:
+  ndtiff  a folder with NDTiff.index (pycro-manager, Micro-Manager), or one of its .tif files
+  zarr    an OME-Zarr folder, 0.4 (.zattrs) or 0.5 (zarr.json)
+  ctc     a folder of t000.tif, t001.tif, ... (Cell Tracking Challenge)
+  tiff    a TIFF stack, an OME-TIFF, or a folder of TIFF files (.tif, .tiff), one image each"""
+
+
+def _folder(path: Path, interval_s: float) -> Source:
+    from .ctc import FRAME_FILE, CtcSource
+
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        raise SourceError(path, f"cannot be listed: {error.strerror or error}") from error
+    images = [name for name in names if name.lower().endswith((".tif", ".tiff"))]
+    if images and all(FRAME_FILE.fullmatch(name) for name in images):
+        return CtcSource(path, interval_s=interval_s)
+    if images:
+        return _tiff(path, interval_s)
+    inside = sorted(name for name in names if name.isdecimal() and (path / name).is_dir())
+    hint = f"It holds the sequence(s) {', '.join(inside)}: give one of these. " if inside else ""
+    if (path / "Full resolution").is_dir():
+        hint = "It is a multi-resolution NDTiff: give its folder 'Full resolution'. "
+    raise SourceError(path, f"no recording in this folder. {hint}{_KNOWN}")
+
+
+def _tiff(path: Path, interval_s: float) -> Source:
+    from .tiff import TiffSource
+
+    return TiffSource(path, interval_s=interval_s)
+
+
+def _ndtiff(path: Path, interval_s: float) -> Source:
+    from .ndtiff import NdtiffSource
+
+    return NdtiffSource(path, interval_s=interval_s)
