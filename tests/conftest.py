@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import zmq
+
+# Threads that live as long as the process does, by design of the library that starts them.
+_LASTING_THREADS = ("Acquisition Engine Thread", "Acq Eng event generator", "GarbageCollectorThread")
+_PATIENCE_S = 3.0
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +35,50 @@ def engine() -> Iterator[Any]:
     yield Engine.get_core()
     stop_headless()  # unloads the devices and ends the engine's two executors
     del Engine.singleton
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread, a process, a socket or a shared-memory segment behind."""
+    before = _open_things()
+    yield
+    deadline = time.monotonic() + _PATIENCE_S
+    while (left := _open_things() - before) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)
+    assert not left, f"left behind: {sorted(left)}"
+
+
+def _open_things() -> set[str]:
+    threads = {
+        f"thread {thread.name} {thread.ident}"
+        for thread in threading.enumerate()
+        if not thread.name.startswith(_LASTING_THREADS)
+    }
+    process = psutil.Process()
+    children = {
+        f"process {child.pid} {child.name()}"
+        for child in process.children(recursive=True)
+        if child.is_running() and not _is_resource_tracker(child)
+    }
+    sockets = {
+        f"socket {connection.laddr} {connection.status}"
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    zmq_sockets = {
+        f"ZeroMQ socket {id(socket)}"
+        for socket in list(zmq.Context.instance()._sockets)
+        if not socket.closed
+    }
+    folder = Path("/dev/shm")
+    memory = {f"shared memory {path}" for path in folder.glob("psm_*")} if folder.is_dir() else set[str]()
+    return threads | children | sockets | zmq_sockets | memory
+
+
+def _is_resource_tracker(child: psutil.Process) -> bool:
+    """Tell the one helper process that multiprocessing keeps for the life of the interpreter."""
+    try:
+        return any("resource_tracker" in part for part in child.cmdline())
+    except psutil.NoSuchProcess:
+        return True
