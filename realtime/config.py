@@ -120,8 +120,8 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if self.affine is not None:
             (xx, xy), (yx, yy) = self.affine
             return Affine(xx, xy, yx, yy)
-        size = self.pixel_size_um or frame_pixel_size_um
-        return Affine.from_pixel_size(size) if size else None
+        size = self.pixel_size_um or frame_pixel_size_um or 0.0  # 0 is Micro-Manager's "not calibrated"
+        return Affine.from_pixel_size(size) if size > 0 else None
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
