@@ -9,6 +9,7 @@ the slot. Nothing is used before all of it was checked; whatever fails is a :cla
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from typing import Annotated, Any, Literal, TypeAlias
@@ -194,7 +195,22 @@ def _decode(part: bytes | memoryview, side: Any) -> Any:
     try:
         return _decoders[side].decode(payload)
     except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors too
-        raise WireError(f"malformed message: {error}") from None
+        raise WireError(f"malformed message: {_with_field_name(error, payload)}") from None
+
+
+def _with_field_name(error: Exception, payload: memoryview) -> str:
+    """Say which field is meant where msgspec gives an index into the array."""
+    place = re.search(r"\$\[(\d+)\]", str(error))
+    try:
+        kind = next(iter(msgspec.msgpack.decode(payload)))
+        fields = next(known.__struct_fields__ for known in _Message.__subclasses__() if _tag(known) == kind)
+        return f"{kind} message, {fields[int(place[1]) - 1]}: {error}" if place else f"{kind} message: {error}"
+    except (ValueError, TypeError, IndexError, StopIteration, RecursionError):
+        return str(error)
+
+
+def _tag(kind: type[_Message]) -> Any:
+    return kind.__struct_config__.tag
 
 
 def _check_header(header: FrameHeader) -> None:

@@ -40,7 +40,10 @@ def find_class(group: str, name: str) -> type[Any]:
             raise PluginError(f"{group}: cannot import {name!r}: {error}") from error
     for point in entry_points(group=f"cytoloop.{group}"):
         if point.name == name:
-            return point.load()
+            try:
+                return point.load()
+            except (ImportError, AttributeError) as error:
+                raise PluginError(f"{group}: {name!r} cannot be loaded from {point.value}: {error}") from error
     known = known_names(group)
     hint = nearest_name(name, known)
     raise PluginError(
