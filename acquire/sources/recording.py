@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import FrameError, MissingExtraError, SourceError
-from ..frame import LONGEST_SIDE_PX, PIXEL_TYPES, Frame
+from ..frame import LONGEST_SIDE_PX, PIXEL_TYPES, Frame, Pixels
 
 LARGEST_IMAGE_PX = 2**28
 """Most pixels of one frame over all its channels; a header that claims more is refused before allocating."""
@@ -56,7 +59,7 @@ class Recording(ABC):
 
 
 @contextmanager
-def at_frame(path: Path, frame: int) -> Iterator[None]:
+def at_frame(path: Path, frame: int) -> Generator[None]:
     """Turn any failure while a frame is planned or read into a SourceError that names the frame.
 
     Decoders that are fed damaged bytes raise what they like, so everything is caught here.
@@ -101,6 +104,12 @@ def check_image(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
             f"an image of shape {shape}: each side must be 1 to {LONGEST_SIDE_PX} px,"
             f" all channels together at most {LARGEST_IMAGE_PX} px",
         )
+
+
+def stack_channels(planes: Sequence[Pixels]) -> Pixels:
+    """Return the planes of one frame as its pixels: (y, x) if there is one, else (c, y, x)."""
+    stacked: Any = planes[0] if len(planes) == 1 else np.stack(planes)
+    return stacked
 
 
 def check_interval(path: Path, interval_s: float) -> None:

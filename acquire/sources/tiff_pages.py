@@ -168,6 +168,15 @@ class TiffPages:
             return self._read_strips(page, plane * page.nbytes)
         return self._decode_segments(page)
 
+    def pixel_offset(self, page: int) -> int:
+        """Return the byte at which the first strip of a page begins."""
+        return _many(self.path, self.tags(page), _STRIP_OFFSETS)[0]
+
+    def images_in_run(self) -> int:
+        """Return how many images fit where the first page's pixels begin, if these are one uncompressed run."""
+        page = self.page(0)
+        return (self.size - page.offsets[0]) // page.nbytes if page.contiguous else 1
+
     def pixel_size_um(self) -> float | None:
         """Return the edge of a pixel in um from the resolution tags, or None.
 
@@ -297,7 +306,7 @@ class TiffPages:
             if offset + skip + rows.nbytes > self.size:
                 raise SourceError(self.path, f"truncated: the file has only {self.size} bytes")
             self._file.seek(offset + skip)
-            if self._file.readinto(rows.reshape(-1).view(np.uint8)) != rows.nbytes:
+            if self._file.readinto(rows.data.cast("B")) != rows.nbytes:
                 raise SourceError(self.path, "the file was shortened after it was opened")
         return _native(stored)
 
