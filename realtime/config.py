@@ -178,7 +178,10 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
     nested = {"segmenter": Any, "tracker": Any, "rules": Any, "limits": Any}
     expected = {**field_types(StreamConfig), **nested}
     del expected["name"]  # the table's own name
-    values = document.fields(path, document.table(path, value), expected)
+    if not isinstance(value, dict):
+        document.table(path, value)
+        return None
+    values = document.fields(path, value, expected)
     if values.get("keys"):
         values["keys"] = str((document.folder / values["keys"]).absolute())
     values["limits"] = _read_limits(document, (*path, "limits"), values.get("limits", {}))
@@ -260,7 +263,7 @@ def _read_plugin(document: Document, path: KeyPath, value: Any, kind: _Kind) -> 
         plugin = choice.build(kind.group)
     except OptionError as error:
         document.report((*path, error.option), error.reason, error.did_you_mean)
-    except Exception as error:  # anything may happen while someone's module is imported
+    except (Exception, SystemExit) as error:  # anything may happen while someone's module is imported
         reason = str(error) if isinstance(error, CytoloopError) else f"{type(error).__name__}: {error}"
         document.report((*path, "use"), f"{use!r} cannot be used: {reason}")
     else:
