@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket as sockets
 from pathlib import Path
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -75,7 +76,15 @@ class Connection:
         """Send a message without pixels; the last one may linger while the socket closes."""
         if last:
             self._socket.linger = _LINGER_MS
-        self._socket.send(part)
+        self._send([part])
+
+    def _send(self, parts: list[Any]) -> None:
+        """Send without ever blocking: a service that turned us away leaves a socket that takes nothing."""
+        try:
+            # Pixels are not copied: the outbox keeps the frame, and nobody changes it, until it is answered.
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=len(parts) == 1)
+        except zmq.Again:
+            self.lost = "the service takes no messages from here"
 
     def send_frames(self, outbox: Outbox) -> None:
         """Send all frames that the credit allows."""
@@ -84,12 +93,7 @@ class Connection:
             self._offer_ring(frame)
             slot = self._ring.put(frame.sequence, frame.pixels) if self._ring and self._ring_visible else -1
             header = encode(header_of(frame, skipped=skipped, slot=slot, check=checksum(frame.pixels)))
-            if slot < 0:
-                # Not copied: the outbox keeps the frame, and nobody changes it, until it is answered.
-                self._socket.send(header, zmq.SNDMORE)
-                self._socket.send(frame.pixels, copy=False)
-            else:
-                self._socket.send_multipart([header, b""])
+            self._send([header, frame.pixels if slot < 0 else b""])
 
     def _offer_ring(self, frame: Frame) -> None:
         """Offer a ring fit for the frames of this stream, once; they go through the socket until it is accepted."""
