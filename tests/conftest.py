@@ -14,7 +14,13 @@ import pytest
 import zmq
 
 # Threads that live as long as the process does, by design of the library that starts them.
-_LASTING_THREADS = ("Acquisition Engine Thread", "Acq Eng event generator", "GarbageCollectorThread")
+_LASTING_THREADS = (
+    "Acquisition Engine Thread",
+    "Acq Eng event generator",
+    "GarbageCollectorThread",
+    "zarr_io",  # zarr runs one event loop for the process, and asyncio keeps its workers
+    "asyncio_",
+)
 _PATIENCE_S = 3.0
 
 
@@ -67,9 +73,7 @@ def _open_things() -> set[str]:
         if connection.status == psutil.CONN_LISTEN
     }
     zmq_sockets = {
-        f"ZeroMQ socket {id(socket)}"
-        for socket in list(zmq.Context.instance()._sockets)
-        if not socket.closed
+        f"ZeroMQ socket {id(socket)}" for socket in list(zmq.Context.instance()._sockets) if not socket.closed
     }
     folder = Path("/dev/shm")
     memory = {f"shared memory {path}" for path in folder.glob("psm_*")} if folder.is_dir() else set[str]()
