@@ -1,0 +1,122 @@
+"""The service survives the death of its engines: nothing lost, nothing twice, nothing out of order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cytoloop.acquire.client import Client
+from cytoloop.acquire.errors import LinkError
+from cytoloop.acquire.frame import Frame
+from cytoloop.realtime.bench.blank import BLANK
+from cytoloop.realtime.config import Experiment, PluginChoice, StreamConfig, single_stream
+from cytoloop.realtime.engine_thread import EngineThread
+from cytoloop.realtime.journal import read_journal
+from cytoloop.realtime.server import Service
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+def a_stream(**fields: object) -> StreamConfig:
+    return StreamConfig(**{"address": "tcp://127.0.0.1:0", "segmenter": PluginChoice(BLANK), **fields})  # type: ignore[arg-type]
+
+
+def an_image(value: int) -> Frame:
+    return Frame(np.full((64, 64), value % 256, np.uint8), time_s=value / 10)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def in_journal(client: Client) -> list[int]:
+    return [entry.header.sequence for entry in read_journal(Path(client.stats().folder) / "journal")]
+
+
+def test_a_killed_engine_is_replaced_and_nothing_is_lost_or_repeated(tmp_path: Path):
+    with Service(single_stream(a_stream(), log=tmp_path)) as service, Client(service.addresses["default"]) as client:
+        for number in range(60):
+            client.send(an_image(number))
+            if number in (20, 40):
+                restarts = service.restarts["default"]
+                os.kill(service.pids["default"], KILL)
+                client.send(an_image(number))  # on its way while nobody is there
+                wait_until(lambda before=restarts: service.restarts["default"] > before)
+        assert client.drain(30)
+        replies = [reply.sequence for reply in client.replies()]
+        assert service.restarts["default"] == 2
+        assert any("died" in message for message in service.messages())
+        assert replies == list(range(62))
+        assert in_journal(client) == list(range(62))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows cannot stop a process with a signal")
+def test_a_hung_engine_is_replaced_and_nothing_is_lost_or_repeated(tmp_path: Path):
+    stream = a_stream(hang_s=0.8)
+    with (
+        Service(single_stream(stream, log=tmp_path)) as service,
+        Client(service.addresses["default"], silence_s=0.5) as client,
+    ):
+        for number in range(10):
+            client.send(an_image(number))
+        assert client.drain(10)
+        os.kill(service.pids["default"], signal.SIGSTOP)
+        for number in range(10, 20):
+            client.send(an_image(number))
+        assert client.drain(30)
+        assert service.restarts["default"] == 1
+        assert any("no sign of life" in message for message in service.messages())
+        assert in_journal(client) == list(range(20))
+
+
+def test_a_whole_service_that_is_started_again_takes_the_run_over(tmp_path: Path):
+    with Service(single_stream(a_stream(), log=tmp_path)) as service:
+        address = service.addresses["default"]
+        client = Client(address)
+        for number in range(5):
+            client.send(an_image(number))
+        assert client.drain(10)
+    with client, Service(single_stream(a_stream(address=address), log=tmp_path)) as service:
+        for number in range(5, 10):
+            client.send(an_image(number))
+        assert client.drain(30)
+        assert in_journal(client) == list(range(10))
+        wait_until(lambda: any("taken over at frame 5" in message for message in service.messages()))
+
+
+def test_streams_are_independent(tmp_path: Path):
+    streams = {name: a_stream(name=name) for name in ("left", "right")}
+    with (
+        Service(Experiment(streams=streams, log=str(tmp_path))) as service,
+        Client(service.addresses["left"], stream="left") as left,
+        Client(service.addresses["right"], stream="right") as right,
+    ):
+        for number in range(20):
+            left.send(an_image(number))
+            right.send(an_image(number))
+            if number == 5:
+                os.kill(service.pids["left"], KILL)
+        assert left.drain(30)
+        assert right.drain(30)
+        assert service.restarts == {"left": 1, "right": 0}
+        assert right.stats().reconnects == 0
+        assert in_journal(left) == in_journal(right) == list(range(20))
+
+
+def test_a_stream_that_cannot_be_served_says_why(tmp_path: Path):
+    with EngineThread(a_stream(), tmp_path) as other:
+        with pytest.raises(LinkError, match=f"cannot listen on {other.address}"):
+            Service(single_stream(a_stream(address=other.address), log=tmp_path))
+
+
+def test_a_segmenter_that_cannot_be_built_says_why(tmp_path: Path):
+    with pytest.raises(LinkError, match="no 'clasical'"):
+        Service(single_stream(a_stream(segmenter=PluginChoice("clasical")), log=tmp_path))
