@@ -22,7 +22,12 @@ class Machine(TypedDict):
 def describe_machine() -> Machine:
     """Return what this computer is, in words."""
     cards = nvidia_cards()
-    return {"cpu": cpu_name(), "cores": usable_cores(), "gpu": cards[0] if cards else None, "os": platform.platform()}
+    return {
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "gpu": cards[0] if cards else None,
+        "os": platform.platform(),
+    }
 
 
 def usable_cores() -> int:

@@ -1,0 +1,57 @@
+"""Masks that exist already, given instead of a segmenter: to judge a tracker alone, or to use expert labels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from ..acquire.errors import SourceError
+from ..acquire.frame import Frame
+from .labels import Labels
+
+_NUMBER = re.compile(r"(\d+)\.tiff?$", re.IGNORECASE)
+
+
+class GivenSegmenter:
+    """Reads the instance mask of each frame from a folder; the number that ends a file's name is the frame's.
+
+    The frame's number is its ``time`` axis, or its sequence if it has none. Labels are renumbered 1..count in
+    increasing order of the numbers in the file, so a label that falls into pieces stays one cell.
+
+    Parameters
+    ----------
+    path
+        Folder of TIFF masks, such as ``man_seg000.tif`` or ``man_track000.tif``.
+    channel
+        Index of the channel that the masks belong to.
+
+    Raises
+    ------
+    SourceError
+        If no mask is there; while segmenting, if one is missing or not of the frame's size.
+    """
+
+    def __init__(self, *, path: str, channel: int = 0) -> None:
+        self.channel = channel
+        self._folder = Path(path)
+        entries = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        self._files = {int(match[1]): file for file in entries if (match := _NUMBER.search(file.name))}
+        if not self._files:
+            raise SourceError(self._folder, "no masks here; files such as man_seg000.tif are needed")
+
+    def segment(self, frame: Frame) -> Labels:
+        """Return the mask that was given for this frame."""
+        number = int(frame.axes.get("time", frame.sequence))
+        if number not in self._files:
+            raise SourceError(self._folder, "there is no mask for this frame", number)
+        image = tifffile.imread(self._files[number])
+        if image.shape != frame.shape:
+            raise SourceError(
+                self._files[number], f"a mask of {image.shape} px for an image of {frame.shape}", number
+            )
+        present, renumbered = np.unique(image, return_inverse=True)
+        renumbered = renumbered.reshape(image.shape).astype(np.int32) + (0 if present[0] == 0 else 1)
+        return Labels(renumbered, int(renumbered.max()))

@@ -1,0 +1,105 @@
+"""``cytoloop bench NAME``: measurements, one module of ``realtime/bench`` each, imported when it is run.
+
+The options of a measurement are the annotated keywords of its ``run(progress, *, ...)``, so that a new one is
+one module with that function and one line here. Its result may hold ``"ok": False``: then the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, get_args, get_origin, get_type_hints
+
+import click
+
+from .output import DONE, FAILED, Output, command, examples_text, short
+
+BENCHES = {
+    "link": "Round trip, throughput and what a hook adds to a real acquisition.",
+    "faults": "Kill and hang the service during real acquisitions; count what is lost.",
+    "wire": "Send mutated wire messages; count what is refused, and what is not.",
+}
+
+
+class Benches(click.Group):
+    """Lists the measurements without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all measurements."""
+        return list(BENCHES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one measurement and make a command of its ``run``."""
+        if cmd_name not in BENCHES:
+            return None
+        run = import_module(f"cytoloop.realtime.bench.{cmd_name}").run
+        return bench_command(cmd_name, BENCHES[cmd_name], run)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names and purposes."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(BENCHES.items()))
+
+
+@click.group(cls=Benches, epilog=examples_text(("cytoloop bench link", "cytoloop bench faults --json")))
+def bench() -> None:
+    """Measure the link, its safety and its speed."""
+
+
+def bench_command(name: str, purpose: str, run: Callable[..., dict[str, Any]]) -> click.Command:
+    """Make a command of a measurement's ``run(progress, *, ...)``.
+
+    Its annotated keywords with defaults become options: ``seed: int = 0`` becomes ``--seed INTEGER``, a bool
+    becomes a flag, and a tuple an option that may be given several times.
+    """
+
+    def measure(output: Output, **options: Any) -> int:
+        with output.progress() as progress:
+            values = run(progress, **options)
+        output.result(values, lambda: _tables(name, values))
+        return FAILED if values.get("ok") is False else DONE
+
+    measure.__doc__ = purpose
+    made = command(name, examples=(f"cytoloop bench {name} --json",))(measure)
+    made.params.extend(_options(run))
+    return made
+
+
+def _options(run: Callable[..., Any]) -> list[click.Parameter]:
+    hints = get_type_hints(run)
+    options: list[click.Parameter] = []
+    for key, parameter in list(inspect.signature(run).parameters.items())[1:]:
+        kind, default = hints[key], parameter.default
+        several, name = get_origin(kind) is tuple, f"--{key.replace('_', '-')}"
+        options.append(
+            click.Option(
+                [f"{name}/--no-{name[2:]}" if kind is bool else name, key],
+                type=get_args(kind)[0] if several else kind,
+                is_flag=kind is bool,
+                multiple=several,
+                default=default,
+                show_default=True,
+            )
+        )
+    return options
+
+
+def _tables(name: str, values: dict[str, Any]) -> Any:
+    """Lay out any measurement: its single figures first, then one table for each list of rows."""
+    from rich.console import Group
+    from rich.table import Table
+
+    rows = {key: value for key, value in values.items() if isinstance(value, list) and value}
+    single = Table("figure", "value", title=f"bench {name}", title_justify="left")
+    for key, value in values.items():
+        if key not in rows:
+            single.add_row(key, short(value))
+    tables = [single] if single.row_count else []
+    for key, listed in rows.items():
+        columns = list(dict.fromkeys(column for row in listed for column in row))
+        table = Table(*columns, title=key, title_justify="left")
+        for row in listed:
+            table.add_row(*(short(row.get(column, "")) for column in columns))
+        tables.append(table)
+    return Group(*tables)

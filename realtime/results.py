@@ -1,0 +1,181 @@
+"""What a run leaves for people and programs, written from its journal: tracks as CTC and CSV, and decisions.
+
+The journal is what the service wrote before it answered, so the counts here are those of the service itself.
+One pass over it; memory grows with the number of tracks and frames, never with pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import tifffile
+
+from ..acquire.reply import Decision
+from .ctc_writer import CtcWriter
+from .journal import Entry, read_journal
+from .progress import Progress, silent
+
+MOST_KEPT_DECISIONS = 2000
+KEPT_RECENT = 40
+_HEADS = ("frame", "time_s", "position", "z", "stage_x_um", "stage_y_um", "track", "x_px", "y_px")
+
+
+@dataclass(slots=True, eq=False)
+class Results:
+    """Counts of a run and where its files are.
+
+    Attributes
+    ----------
+    processed, duplicated, out_of_order
+        Frames in the journal, each once; those that are there again; those that stand behind a later one.
+    segmented
+        Frames in which cells were looked for; others belong to another channel, or could not be segmented.
+    tracks, divisions
+        Identities and divisions over all fields of view.
+    decisions, refused
+        Decisions that the limits let pass, and those they refused.
+    first_decisions
+        The first of both, for a report.
+    cells, divided, times_s
+        Cells, divisions and frame time of each segmented frame.
+    stage_um
+        (x, y) of the stage in um of each frame that has one.
+    recent
+        The last segmented frames, newest at the end, for tails and marks of a picture.
+    fields
+        One folder in the layout of the Cell Tracking Challenge for each field of view: (position, z) by name.
+    """
+
+    processed: int = 0
+    duplicated: int = 0
+    out_of_order: int = 0
+    segmented: int = 0
+    tracks: int = 0
+    divisions: int = 0
+    decisions: int = 0
+    refused: int = 0
+    first_decisions: list[Decision] = field(default_factory=list[Decision])
+    cells: list[int] = field(default_factory=list[int])
+    divided: list[int] = field(default_factory=list[int])
+    times_s: list[float] = field(default_factory=list[float])
+    stage_um: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    recent: deque[Entry] = field(default_factory=lambda: deque[Entry](maxlen=KEPT_RECENT))
+    fields: dict[str, tuple[int | str, int | str]] = field(
+        default_factory=dict[str, "tuple[int | str, int | str]"]
+    )
+
+
+def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = silent) -> Results:
+    """Write ``ctc/NN_RES``, ``tracks.csv`` and ``decisions.jsonl`` of a run into a folder.
+
+    Parameters
+    ----------
+    run
+        The run's folder of the service, with its journal and its masks.
+    out
+        Made if it does not exist; results of an earlier run there are replaced.
+    digits
+        Digits of the numbers in CTC file names.
+    progress
+        Told about each frame.
+
+    Raises
+    ------
+    SourceError
+        If the journal cannot be read.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _Writer(run, out, digits) as writer:
+        for count, entry in enumerate(read_journal(run / "journal"), start=1):
+            writer.add(entry)
+            progress("writing results", count)
+    return writer.results
+
+
+class _Writer:
+    """The open files of one call of :func:`write_results`."""
+
+    def __init__(self, run: Path, out: Path, digits: int) -> None:
+        self.results = Results()
+        self._masks, self._ctc, self._digits = run / "masks", out / "ctc", digits
+        self._fields: dict[tuple[int | str, int | str], CtcWriter] = {}
+        self._identities: set[tuple[int | str, int | str, int]] = set()
+        self._last = -1
+        with ExitStack() as stack:
+            self._table: Any = csv.writer(stack.enter_context((out / "tracks.csv").open("w", newline="")))
+            self._decisions = stack.enter_context((out / "decisions.jsonl").open("wb"))
+            self._stack = stack.pop_all()
+        self._columns: tuple[str, ...] = ()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._fields.values():
+            writer.close()
+        self._stack.close()
+        self.results.tracks = len(self._identities)
+
+    def add(self, entry: Entry) -> None:
+        """Count one frame and write what is known of it."""
+        sequence, results = entry.header.sequence, self.results
+        if sequence == self._last:
+            results.duplicated += 1
+            return
+        if sequence < self._last:
+            results.out_of_order += 1
+            return
+        self._last = sequence
+        results.processed += 1
+        self._add_decisions(entry.reply.decisions)
+        if entry.header.stage_um is not None:
+            results.stage_um.append(entry.header.stage_um)
+        if entry.detections is not None:
+            self._add_cells(entry)
+
+    def _add_decisions(self, decisions: tuple[Decision, ...]) -> None:
+        results = self.results
+        for decision in decisions:
+            results.decisions += not decision.refused
+            results.refused += bool(decision.refused)
+            self._decisions.write(msgspec.json.encode(decision) + b"\n")
+        results.first_decisions += decisions[: MOST_KEPT_DECISIONS - len(results.first_decisions)]
+
+    def _add_cells(self, entry: Entry) -> None:
+        results, header, reply = self.results, entry.header, entry.reply
+        results.segmented += 1
+        results.cells.append(len(reply.cells))
+        results.divided.append(len(reply.divisions))
+        results.divisions += len(reply.divisions)
+        results.times_s.append(header.time_s)
+        results.recent.append(entry)
+        key = (header.axes.get("position", 0), header.axes.get("z", 0))
+        if key not in self._fields:
+            name = f"{len(self._fields) + 1:02d}_RES"
+            results.fields[name] = key
+            self._fields[key] = CtcWriter(self._ctc / name, self._digits)
+        self._write_rows(key, entry)
+        self._identities.update((*key, track) for track in reply.cells.track.tolist())
+        mask = self._masks / f"{header.sequence:06d}.tif"
+        if mask.is_file():
+            self._fields[key].add(
+                tifffile.imread(mask), reply.cells.track, reply.divisions, header.axes.get("time")
+            )
+
+    def _write_rows(self, key: tuple[int | str, int | str], entry: Entry) -> None:
+        cells, header = entry.reply.cells, entry.header
+        if not self._columns:
+            self._columns = tuple(cells.columns)
+            self._table.writerow((*_HEADS, *self._columns))
+        frame = (header.sequence, header.time_s, *key, *(header.stage_um or ("", "")))
+        columns = (cells.track, cells.x_px, cells.y_px, *(cells.columns[name] for name in self._columns))
+        self._table.writerows((*frame, *row) for row in zip(*(c.tolist() for c in columns), strict=True))
