@@ -90,7 +90,9 @@ def check_pixels(pixels: Any) -> None:
         )
     if pixels.dtype.name not in PIXEL_TYPES:
         rgb = " (a 32-bit Micro-Manager image is RGB)" if pixels.dtype.name == "uint32" else ""
-        raise FrameError(f"pixel type {pixels.dtype.name}{rgb} is not supported; allowed: {', '.join(PIXEL_TYPES)}")
+        raise FrameError(
+            f"pixel type {pixels.dtype.name}{rgb} is not supported; allowed: {', '.join(PIXEL_TYPES)}"
+        )
     if pixels.ndim not in (2, 3):
         raise FrameError(f"pixels must be (y, x) or (channel, y, x), got shape {pixels.shape}")
     if 0 in pixels.shape or max(pixels.shape[-2:]) > LONGEST_SIDE_PX:

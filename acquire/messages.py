@@ -41,7 +41,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """Base of all messages: arrays on the wire, for size and speed."""
 
 
-class Hello(_Message, tag="hello"):
+class Hello(_Message, frozen=True, tag="hello"):
     """A client introduces itself: at the start, and again whenever it may have lost the service.
 
     ``run`` identifies one acquisition (32 hexadecimal digits); ``awaiting`` is the first frame for which
@@ -54,7 +54,7 @@ class Hello(_Message, tag="hello"):
     awaiting: _Sequence
 
 
-class Offer(_Message, tag="offer"):
+class Offer(_Message, frozen=True, tag="offer"):
     """A client offers a shared-memory ring; ``token`` stands at its start and proves that it is the same one."""
 
     name: _Name
@@ -63,7 +63,7 @@ class Offer(_Message, tag="offer"):
     token: Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 
-class FrameHeader(_Message, tag="frame"):
+class FrameHeader(_Message, frozen=True, tag="frame"):
     """All of a frame but its pixels; ``slot`` is -1 when they follow as the second part.
 
     ``skipped`` counts the frames just before this one that the client left out by policy: the service
@@ -91,7 +91,7 @@ class FrameHeader(_Message, tag="frame"):
         return math.prod(self.shape) * _PIXEL_BYTES[self.dtype]
 
 
-class Welcome(_Message, tag="welcome"):
+class Welcome(_Message, frozen=True, tag="welcome"):
     """The service takes the client: send from ``next_sequence`` on, at most ``credit`` unanswered at a time."""
 
     next_sequence: _Sequence
@@ -101,20 +101,20 @@ class Welcome(_Message, tag="welcome"):
     folder: _Text
 
 
-class Accepted(_Message, tag="accepted"):
+class Accepted(_Message, frozen=True, tag="accepted"):
     """The service can, or cannot, see the ring that was offered."""
 
     name: _Name
     visible: bool
 
 
-class Answer(_Message, tag="answer"):
+class Answer(_Message, frozen=True, tag="answer"):
     """The reply to one frame, and its acknowledgement."""
 
     reply: Reply
 
 
-class Refusal(_Message, tag="refusal"):
+class Refusal(_Message, frozen=True, tag="refusal"):
     """The service did not take something.
 
     ``code`` is ``stranger`` (say HELLO first), ``again`` (say HELLO and send again what is unanswered) or
@@ -125,13 +125,13 @@ class Refusal(_Message, tag="refusal"):
     reason: _Text
 
 
-class Beat(_Message, tag="beat"):
+class Beat(_Message, frozen=True, tag="beat"):
     """Still alive, said from the work loop, so that a hung one is silent; ``sequence`` is the next expected."""
 
     sequence: _Sequence
 
 
-class Bye(_Message, tag="bye"):
+class Bye(_Message, frozen=True, tag="bye"):
     """The client has all its replies and leaves."""
 
 
@@ -204,7 +204,9 @@ def _with_field_name(error: Exception, payload: memoryview) -> str:
     try:
         kind = next(iter(msgspec.msgpack.decode(payload)))
         fields = next(known.__struct_fields__ for known in _Message.__subclasses__() if _tag(known) == kind)
-        return f"{kind} message, {fields[int(place[1]) - 1]}: {error}" if place else f"{kind} message: {error}"
+        return (
+            f"{kind} message, {fields[int(place[1]) - 1]}: {error}" if place else f"{kind} message: {error}"
+        )
     except (ValueError, TypeError, IndexError, StopIteration, RecursionError):
         return str(error)
 

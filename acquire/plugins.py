@@ -43,7 +43,9 @@ def find_class(group: str, name: str) -> type[Any]:
             try:
                 return point.load()
             except (ImportError, AttributeError) as error:
-                raise PluginError(f"{group}: {name!r} cannot be loaded from {point.value}: {error}") from error
+                raise PluginError(
+                    f"{group}: {name!r} cannot be loaded from {point.value}: {error}"
+                ) from error
     known = known_names(group)
     hint = nearest_name(name, known)
     raise PluginError(

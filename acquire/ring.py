@@ -38,7 +38,7 @@ class RingWriter:
         self._slots = slots
         self._token = secrets.token_bytes(_TOKEN_BYTES)
         self._memory = SharedMemory(create=True, size=_ALIGNMENT + slots * self.slot_bytes)
-        self._memory.buf[:_TOKEN_BYTES] = self._token
+        _bytes_of(self._memory)[:_TOKEN_BYTES] = self._token
         self._free = list(range(slots))
         self._slot_of: dict[int, int] = {}
 
@@ -54,7 +54,9 @@ class RingWriter:
         slot = self._free.pop()
         self._slot_of[sequence] = slot
         start = _ALIGNMENT + slot * self.slot_bytes
-        target = np.frombuffer(self._memory.buf, pixels.dtype, pixels.size, start).reshape(pixels.shape)
+        target = np.frombuffer(_bytes_of(self._memory), pixels.dtype, pixels.size, start).reshape(
+            pixels.shape
+        )
         np.copyto(target, pixels)
         return slot
 
@@ -87,7 +89,7 @@ class RingReader:
             raise WireError(f"ring {offer.name!r} cannot be seen from here: {error}") from None
         self._slots, self._slot_bytes = offer.slots, offer.slot_bytes
         needed = _ALIGNMENT + offer.slots * offer.slot_bytes
-        if self._memory.size < needed or self._memory.buf[:_TOKEN_BYTES] != offer.token:
+        if self._memory.size < needed or bytes(_bytes_of(self._memory)[:_TOKEN_BYTES]) != offer.token:
             self.close()
             raise WireError(f"ring {offer.name!r} is not the one that was offered")
 
@@ -104,7 +106,7 @@ class RingReader:
                 f"slot {slot} with {nbytes} bytes; the ring has {self._slots} of {self._slot_bytes}"
             )
         start = _ALIGNMENT + slot * self._slot_bytes
-        return self._memory.buf[start : start + nbytes].toreadonly()
+        return _bytes_of(self._memory)[start : start + nbytes].toreadonly()
 
     def close(self) -> None:
         """Let go of the memory; the owner gives it back."""
@@ -115,5 +117,15 @@ def _attach(name: str) -> SharedMemory:
     if sys.version_info >= (3, 13):
         return SharedMemory(name=name, track=False)
     # Before 3.13 a reader's resource tracker would unlink the owner's memory when the reader exits.
-    with patch.object(resource_tracker, "register", lambda *_: None):
+    with patch.object(resource_tracker, "register", _forget):
         return SharedMemory(name=name)
+
+
+def _forget(name: str, kind: str) -> None:
+    """Stand in for the resource tracker's register."""
+
+
+def _bytes_of(memory: SharedMemory) -> memoryview:
+    if memory.buf is None:  # only after close()
+        raise WireError(f"ring {memory.name!r} is closed")
+    return memory.buf

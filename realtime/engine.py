@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from ..acquire.addresses import parse_address, require_keys
 from ..acquire.errors import AddressError, CytoloopError, WireError
@@ -101,7 +102,7 @@ class Engine:
         self._stream, self._log, self._report = stream, log, report
         self._identity = uuid.uuid4().hex
         self._socket, self._authenticator = _bind(stream)
-        self.status = EngineStatus(self._socket.last_endpoint.decode().rstrip("\0"))
+        self.status = EngineStatus(str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT)).rstrip("\0"))
         self._run: Run | None = None
         self._peer = b""
         self._peer_seen = 0.0
@@ -275,7 +276,7 @@ class Engine:
         self.status.client = ""
 
 
-def _bind(stream: StreamConfig) -> tuple[zmq.Socket[bytes], object | None]:
+def _bind(stream: StreamConfig) -> tuple[zmq.Socket[bytes], ThreadAuthenticator | None]:
     address = parse_address(stream.address)
     require_keys(address, stream.keys)
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)

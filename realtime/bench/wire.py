@@ -78,11 +78,26 @@ def run(progress: Progress, *, messages: int = 100_000, seed: int = 0, live: boo
 
 def _samples() -> list[_Sample]:
     pixels = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
-    frame = Frame(pixels, 5, 2.5, {"time": 5, "position": "A1", "z": 0}, ("DAPI",), (10.0, -4.0), 1.5, 20.0, 0.65)
+    frame = Frame(
+        pixels, 5, 2.5, {"time": 5, "position": "A1", "z": 0}, ("DAPI",), (10.0, -4.0), 1.5, 20.0, 0.65
+    )
     stacked = Frame(np.stack([pixels, pixels]).astype(np.uint8), 6, 3.0, {"time": 6}, ("DAPI", "GFP"))
-    cells = Cells(np.array([3, 8]), np.array([1.0, 2.0], "f4"), np.array([3.0, 4.0], "f4"), {"mean": np.ones(2, "f4")})
+    cells = Cells(
+        np.array([3, 8]), np.array([1.0, 2.0], "f4"), np.array([3.0, 4.0], "f4"), {"mean": np.ones(2, "f4")}
+    )
     decisions = (
-        Decision("follow", MoveStage(1.0, 2.0), 5, 2.5, 3.5, 3, (4.0, 5.0), (1.0, 1.0, 0.0), (10.0, -4.0), ("near",)),
+        Decision(
+            "follow",
+            MoveStage(1.0, 2.0),
+            5,
+            2.5,
+            3.5,
+            3,
+            (4.0, 5.0),
+            (1.0, 1.0, 0.0),
+            (10.0, -4.0),
+            ("near",),
+        ),
         Decision("light", Stimulate(((4.0, 5.0),), duration_ms=50.0), 5, 2.5, 3.5, 8),
         Decision("shutter", SetProperty("Shutter", "State", "1"), 5, 2.5, 3.5, refused="not allowed"),
     )
@@ -152,7 +167,9 @@ def _fits(message: Any, pixels: bytes) -> bool:
 def _numbers(value: Any, found: list[float]) -> list[float]:
     if isinstance(value, float):
         found.append(value)
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+    for inner in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    ):
         _numbers(inner, found)
     return found
 
@@ -203,7 +220,11 @@ def _against_live_engine(hostile: list[list[bytes]], progress: Progress) -> dict
     """Flood a real engine over tcp while an honest client works; it must get every reply."""
     stream = StreamConfig(address="tcp://127.0.0.1:0", segmenter=PluginChoice(BLANK))
     image = Frame(np.zeros((64, 64), np.uint16))
-    with tempfile.TemporaryDirectory() as log, EngineThread(stream, log) as engine, Client(engine.address) as client:
+    with (
+        tempfile.TemporaryDirectory() as log,
+        EngineThread(stream, log) as engine,
+        Client(engine.address) as client,
+    ):
         connected = client.wait_connected(10.0)
         attacker: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         attacker.linger = 0

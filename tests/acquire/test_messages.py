@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 def a_frame(**changes: object) -> Frame:
     pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
-    fields = dict(pixels=pixels, sequence=7, time_s=3.5, axes={"time": 7, "position": "A1"}, stage_um=(1.0, -2.0))
+    fields = dict(
+        pixels=pixels, sequence=7, time_s=3.5, axes={"time": 7, "position": "A1"}, stage_um=(1.0, -2.0)
+    )
     return Frame(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -31,7 +33,9 @@ def a_header(**changes: object) -> wire.FrameHeader:
 
 
 def a_reply(command: object = None) -> Reply:
-    cells = Cells(np.array([4, 9]), np.array([1.5, 2], "f4"), np.array([3, 4], "f4"), {"area_px": np.ones(2, "f4")})
+    cells = Cells(
+        np.array([4, 9]), np.array([1.5, 2], "f4"), np.array([3, 4], "f4"), {"area_px": np.ones(2, "f4")}
+    )
     decision = Decision("follow", command or MoveStage(1.0, 2.0), 7, 3.5, 4.5, reasons=("because",))  # type: ignore[arg-type]
     return Reply(7, cells, (Division(1, (4, 9)),), (decision,), {"segment": 1.0})
 
@@ -48,7 +52,16 @@ def test_a_frame_comes_back_as_it_was_sent():
     back = wire.frame_of(header, memoryview(frame.pixels).cast("B"))
     assert np.array_equal(back.pixels, frame.pixels)
     assert back.pixels.dtype == frame.pixels.dtype
-    for name in ("sequence", "time_s", "axes", "channels", "stage_um", "z_um", "exposure_ms", "pixel_size_um"):
+    for name in (
+        "sequence",
+        "time_s",
+        "axes",
+        "channels",
+        "stage_um",
+        "z_um",
+        "exposure_ms",
+        "pixel_size_um",
+    ):
         assert getattr(back, name) == getattr(frame, name)
 
 
@@ -104,7 +117,9 @@ def test_columns_of_unequal_length_are_refused():
         wire.decode_from_service(sealed(msgspec.msgpack.encode(payload)))
 
 
-@pytest.mark.parametrize("column", [["<f4", b"\0" * 5], ["|O", b"\0" * 8], ["<i8", b"\0" * 8], b"\0" * 8, ["<f4"], None])
+@pytest.mark.parametrize(
+    "column", [["<f4", b"\0" * 5], ["|O", b"\0" * 8], ["<i8", b"\0" * 8], b"\0" * 8, ["<f4"], None]
+)
 def test_a_column_of_another_type_is_refused(column: object):
     payload = msgspec.msgpack.decode(wire.encode(wire.Answer(a_reply()))[9:])
     payload[1]["cells"]["x_px"] = column

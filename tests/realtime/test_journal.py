@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 
 def an_entry(number: int) -> Entry:
-    frame = Frame(np.zeros((2, 8, 9), np.uint16), number, number / 2, {"time": number}, ("a", "b"), (1.0, 2.0))
+    frame = Frame(
+        np.zeros((2, 8, 9), np.uint16), number, number / 2, {"time": number}, ("a", "b"), (1.0, 2.0)
+    )
     header = header_of(frame, skipped=0, slot=-1, check=checksum(frame.pixels))
     numbers = np.arange(number * 8, dtype=float)
     detections = Detections(

@@ -180,9 +180,8 @@ def test_an_unknown_stream_is_refused_by_name(tmp_path: Path):
 def test_a_second_client_is_told_who_holds_the_stream(tmp_path: Path):
     with EngineThread(a_stream("inproc://held"), tmp_path) as engine, Client(engine.address) as first:
         assert first.wait_connected(5)
-        with Client(engine.address) as second:
-            with pytest.raises(RefusedError, match="in use by .* pid"):
-                second.wait_connected(5)
+        with Client(engine.address) as second, pytest.raises(RefusedError, match="in use by .* pid"):
+            second.wait_connected(5)
         first.send(an_image(0))
         assert first.drain(5)
 

@@ -42,7 +42,10 @@ def in_journal(client: Client) -> list[int]:
 
 
 def test_a_killed_engine_is_replaced_and_nothing_is_lost_or_repeated(tmp_path: Path):
-    with Service(single_stream(a_stream(), log=tmp_path)) as service, Client(service.addresses["default"]) as client:
+    with (
+        Service(single_stream(a_stream(), log=tmp_path)) as service,
+        Client(service.addresses["default"]) as client,
+    ):
         for number in range(60):
             client.send(an_image(number))
             if number in (20, 40):
