@@ -264,8 +264,8 @@ def _read_plugin(document: Document, path: KeyPath, value: Any, kind: _Kind) -> 
     except OptionError as error:
         document.report((*path, error.option), error.reason, error.did_you_mean)
     except (Exception, SystemExit) as error:  # anything may happen while someone's module is imported
-        reason = str(error) if isinstance(error, CytoloopError) else f"{type(error).__name__}: {error}"
-        document.report((*path, "use"), f"{use!r} cannot be used: {reason}")
+        reason = f"{use!r} cannot be used: {type(error).__name__}: {error}"
+        document.report((*path, "use"), str(error) if isinstance(error, CytoloopError) else reason)
     else:
         if isinstance(plugin, kind.protocol):
             return choice, plugin

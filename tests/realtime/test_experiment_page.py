@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from cytoloop.acquire.plugins import find_class, known_names
+from cytoloop.realtime.config import Experiment, StreamConfig, load_experiment
+from cytoloop.realtime.limits import Limits
+
+PAGE = Path(__file__).parents[2] / "docs" / "experiment.md"
+FILES = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+COMPLETE = FILES[-1]
+EXAMPLES = re.findall(r"^# (\w+) = .*$", COMPLETE, re.MULTILINE)
+
+
+def load(folder: Path, text: str) -> Experiment:
+    path = folder / "experiment.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_experiment(path)
+
+
+@pytest.mark.parametrize("index", range(len(FILES)))
+def test_every_file_on_the_page_is_valid(tmp_path: Path, index: int) -> None:
+    assert list(load(tmp_path, FILES[index]).streams) == ["default"]
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_every_example_behind_a_comment_is_valid(tmp_path: Path, key: str) -> None:
+    load(tmp_path, COMPLETE.replace(f"\n# {key} = ", f"\n{key} = ", 1))
+
+
+def test_every_key_that_the_code_knows_is_on_the_page() -> None:
+    shown = set(re.findall(r"^(?:# )?(\w+) = ", COMPLETE, re.MULTILINE))
+    known = {
+        field.name
+        for cls in (Experiment, StreamConfig, Limits)
+        for field in msgspec.structs.fields(cls)
+        if field.name not in ("streams", "name", "rules", "limits")  # these are tables of the file
+    }
+    for name in known_names("rules"):
+        known |= set(inspect.signature(find_class("rules", name)).parameters)
+    assert known - shown == set()
+    assert shown - known == {"use"}
+
+
+def test_the_defaults_on_the_page_are_those_of_the_code(tmp_path: Path) -> None:
+    stream = load(tmp_path, COMPLETE).streams["default"]
+    assert msgspec.structs.replace(stream, rules=()) == StreamConfig()
+    for table in tomllib.loads(COMPLETE)["streams"]["default"]["rules"]:
+        parameters = inspect.signature(find_class("rules", table["use"])).parameters
+        for key, value in table.items():
+            if key not in ("use", "count"):
+                assert value == parameters[key].default
