@@ -55,11 +55,12 @@ class Camera:
         and skewness are right, at a third of the time of an exact draw.
         """
         z = rng.standard_normal(photons.shape, np.float32)
-        counts = np.sqrt(photons + np.float32(self.read_noise**2))
+        variance = photons + np.float32(self.read_noise**2)
+        counts = np.sqrt(variance)
         counts *= z
         z *= z
         z -= 1
-        z *= np.float32(1 / 6)
+        z *= photons / (6 * variance)
         counts += z
         counts += photons
         counts *= np.float32(self.gain)

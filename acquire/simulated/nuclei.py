@@ -88,9 +88,10 @@ class NucleiSample(Sample):
         rows["identity"], rows["parent"] = self._new_identities(n), np.zeros(n, np.int64)
         rows["xy"] = self._rng.uniform(-0.48, 0.48, (n, 2)) * h.width_um
         rows["xy"][: h.movers] = self._rng.normal(0, 10, (h.movers, 2))
+        # ages in a population that grows steadily: twice as many are newborn as are about to divide
+        rows["born"] = np.log2(1 - self._rng.uniform(0, 0.5, n)) * rows["cycle"]
         rows["mover"][: h.movers] = True
         rows["cycle"][: h.movers] = np.inf
-        rows["born"] = -self._rng.uniform(0, 1, n) * h.cycle_s
         rows["velocity"] = self._rng.normal(0, h.speed_um_s, (n, 2))
         self._state = rows
         for _ in range(60):

@@ -72,7 +72,7 @@ class RodSample(Sample):
         self.habits = habits
         n, rng = habits.count, self._rng
         birth = habits.added_um * np.clip(rng.normal(1, 0.1, n), 0.8, 1.2)
-        progress = rng.uniform(0, 1, n)
+        progress = -np.log2(1 - rng.uniform(0, 0.5, n))
         rows = self._newborn(birth)
         rows["length"] = birth + progress * rows["added"]
         rows["born"] = -progress * habits.doubling_s

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..coordinates import Affine
 
-Array: TypeAlias = NDArray[np.float32]
+# float32 when run; to a type checker, float32 with a number is float64
+Array: TypeAlias = NDArray[np.floating[Any]]
 
 _CHUNK = 24  # cells computed at once: their patches stay in the processor's cache
 
@@ -137,8 +138,8 @@ def _rotated(angle: NDArray[np.float64], dx: Array, dy: Array, affine: Affine) -
     c, s = np.cos(angle), np.sin(angle)
     ux, uy = c * affine.xx + s * affine.yx, c * affine.xy + s * affine.yy
     vx, vy = c * affine.yx - s * affine.xx, c * affine.yy - s * affine.xy
-    ux, uy, vx, vy = (m.astype(np.float32)[:, None, None] for m in (ux, uy, vx, vy))
-    return ux * dx + uy * dy, vx * dx + vy * dy
+    m: Array = np.stack([ux, uy, vx, vy]).astype(np.float32)[:, :, None, None]
+    return m[0] * dx + m[1] * dy, m[2] * dx + m[3] * dy
 
 
 @dataclass(frozen=True, slots=True)

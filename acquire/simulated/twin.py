@@ -123,12 +123,13 @@ def install_behind(core: Any, microscope: SimulatedMicroscope) -> Twin:
 
 
 def _check(core: Any) -> None:
-    if "get_tagged_image" not in vars(core):
+    own = getattr(core, "__dict__", {})
+    if "get_tagged_image" not in own:
         raise AcquisitionError(
             "the core is not that of pycro-manager's Python backend; use start_headless(..., python_backend=True)"
             " and the core of its engine"
         )
-    if "snap_image" in vars(core):
+    if "snap_image" in own:
         raise AcquisitionError("the core already has a simulated microscope behind it; uninstall that first")
     roles = {
         "Camera": core.get_camera_device(),
