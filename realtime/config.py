@@ -23,6 +23,7 @@ from .toml_lines import KeyPath
 Matrix: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
+_MOST_STREAMS = 64  # each is a process
 _ANY_HOST = {"*", "0.0.0.0", "[::]"}
 
 # A stream's name becomes a folder of the log on any operating system.
@@ -167,6 +168,11 @@ def _read_experiment(document: Document) -> Experiment:
     tables = document.table(("streams",), values.get("streams", {}))
     if not tables and not document.problems:
         document.report(("streams",), "at least one stream is needed, such as [streams.default].")
+    if len(tables) > _MOST_STREAMS:
+        document.report(
+            ("streams",), f"{len(tables)} streams; at most {_MOST_STREAMS} are served by one file."
+        )
+        tables = {}
     found = {name: _read_stream(document, name, table) for name, table in tables.items()}
     streams = {name: stream for name, stream in found.items() if stream is not None}
     _check_apart(document, streams)

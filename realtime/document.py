@@ -14,8 +14,9 @@ from ..acquire.errors import ConfigurationError, Problem, nearest_name
 from ..acquire.plugins import OptionError, convert_option
 from .toml_lines import KeyPath, key_lines
 
-LARGEST_FILE = 1 << 20
+LARGEST_FILE = 1 << 18
 DEEPEST = 16
+_MOST_HINTS = 100
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -69,7 +70,9 @@ class Document:
         for key, value in table.items():
             if key not in expected:
                 allowed = f"unknown key; allowed: {', '.join(expected)}."
-                self.report((*path, key), allowed, nearest_name(key, expected))
+                # A hint costs more than all the rest of reading a key.
+                hint = nearest_name(key, expected) if len(self.problems) < _MOST_HINTS else ""
+                self.report((*path, key), allowed, hint)
                 continue
             try:
                 values[key] = convert_option(key, value, expected[key])
@@ -90,7 +93,7 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Read a TOML file: UTF-8, with or without a byte order mark, any line ends, at most 1 MiB.
+    """Read a TOML file: UTF-8, with or without a byte order mark, any line ends, at most 256 KiB.
 
     Raises
     ------
@@ -99,6 +102,8 @@ def read_document(path: Path) -> Document:
     """
     file = str(path)
     text = _read_text(path, file)
+    if _longest_chain(text) > 100:  # tomllib takes time with the square of it
+        raise ConfigurationError([_too_deep(file)])
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -173,6 +178,15 @@ def _syntax_problem(file: str, text: str, message: str) -> Problem:
     key = (here[1] or here[2]) if here else ""
     key = f"{table}.{key}" if table and key and here and here[2] else key or table
     return Problem(file, line, key, f"not valid TOML: {reason}.")
+
+
+def _longest_chain(text: str) -> int:
+    """Return the length of the longest dotted key, or of anything that looks like one."""
+    longest = chain = 0
+    for part in text.split("."):
+        chain = 0 if set(part) & set(",=#\n[]{}") else chain + 1
+        longest = max(longest, chain)
+    return longest
 
 
 def _depth(values: dict[str, Any]) -> int:

@@ -94,7 +94,7 @@ class _Scanner:
             quote = self.text[self.at]
             pattern = {'"': _BASIC, "'": _LITERAL}.get(quote, _BARE)
             raw = self._take(pattern)
-            names.append(next(iter(tomllib.loads(f"{raw}=0"))))
+            names.append(raw if pattern is _BARE else next(iter(tomllib.loads(f"{raw}=0"))))
             self._skip(_BLANK)
             if self.text[self.at] != ".":
                 return names

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.realtime.config import Experiment, StreamConfig, load_experiment
 from cytoloop.realtime.limits import Limits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 PAGE = Path(__file__).parents[2] / "docs" / "experiment.md"
 FILES = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -55,3 +58,23 @@ def test_the_defaults_on_the_page_are_those_of_the_code(tmp_path: Path) -> None:
         for key, value in table.items():
             if key not in ("use", "count"):
                 assert value == parameters[key].default
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, len(COMPLETE)),
+    st.integers(0, 20),
+    st.binary(max_size=6)
+    | st.sampled_from([b"[", b"]]", b'"', b"'''", b"=", b".", b"{", b"\n[", b"nan", b"1e999"]),
+)
+def test_a_damaged_file_is_read_or_refused_with_its_problems(
+    tmp_path: Path, at: int, cut: int, put: bytes
+) -> None:
+    data = COMPLETE.encode()
+    path = tmp_path / "experiment.toml"
+    path.write_bytes(data[:at] + put + data[at + cut :])
+    try:
+        load_experiment(path)
+    except ConfigurationError as error:
+        assert all(problem.reason and problem.line >= 0 for problem in error.problems)
+        assert error.problems

@@ -86,7 +86,7 @@ def keys_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [found for key, child in children for found in ((*path, key), *keys_of(child, (*path, key)))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_every_key_of_a_document_has_the_line_on_which_its_name_stands(data: st.DataObject) -> None:
     text = Writer(data.draw).document()
