@@ -63,7 +63,7 @@ class NucleiHabits:
     dying_s: float = 3600.0
     gap_um: float = 2.5
     halt_s: float = 1800.0
-    reporter: float = 1.0
+    reporter: float = 1.5
     rise_s: float = 600.0
     fade_s: float = 7200.0
     recovery_s: float = 36_000.0

@@ -24,6 +24,8 @@ class SimulatedSource:
         Edge of the image in px.
     seed
         The same seed gives the same frames.
+    interval_s
+        Simulated time between two frames in s; by default that of the kind.
 
     Attributes
     ----------
@@ -44,6 +46,7 @@ class SimulatedSource:
         frames: int = 100,
         size_px: int = 512,
         seed: int = 0,
+        interval_s: float | None = None,
     ) -> None:
         makers = {
             "nuclei": presets.nuclei,
@@ -57,8 +60,12 @@ class SimulatedSource:
             raise ValueError(f"frames must be 0 or more, got {frames}")
         if not 16 <= size_px <= 8192:
             raise ValueError(f"size_px must be 16 to 8192, got {size_px}")
+        if interval_s is not None and not 0 <= interval_s < float("inf"):
+            raise ValueError(f"interval_s must be 0 or more, got {interval_s}")
         self.name = f"simulated {kind}"
         self.microscope: SimulatedMicroscope = makers[kind](seed, size_px=size_px)
+        if interval_s is not None:
+            self.microscope.interval_s = interval_s
         self._frames = frames
 
     @property

@@ -190,7 +190,14 @@ def test_the_source_is_built_by_name_and_yields_frames_in_order() -> None:
     assert source.microscope.truth(3).identity.size >= 1
 
 
-@pytest.mark.parametrize("options", [{"kind": "yeast"}, {"frames": -1}, {"size_px": 2}, {"colour": "red"}])
+def test_the_interval_of_the_source_may_be_chosen() -> None:
+    source = SimulatedSource(frames=3, size_px=64, interval_s=7.5)
+    assert [frame.time_s for frame in source.frames()] == [0.0, 7.5, 15.0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "yeast"}, {"frames": -1}, {"size_px": 2}, {"interval_s": -1.0}, {"colour": "red"}]
+)
 def test_the_source_refuses_options_by_name(options: dict[str, object]) -> None:
     with pytest.raises(OptionError) as refused:
         build(SimulatedSource, options)
