@@ -62,7 +62,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     skip_max
         Most planned events that one command may leave out. Default 100.
     commands_per_s
-        Commands per second of frame time; stopping is never held back. Default 20.
+        Commands per second of frame time; stopping is never held back. Default 50.
     properties
         Device properties that may be set, each ``"Device.Property"``. Default none.
     """
@@ -77,7 +77,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     trigger_ms_max: Positive = 100.0
     pause_s_max: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     skip_max: Annotated[int, msgspec.Meta(ge=0)] = 100
-    commands_per_s: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
+    commands_per_s: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 50.0
     properties: tuple[Annotated[str, msgspec.Meta(pattern=r"^[^.]+\..+$")], ...] = ()
 
     def __post_init__(self) -> None:

@@ -376,3 +376,54 @@ def test_memory_is_bounded_by_the_cells_in_view_and_not_by_the_length_of_the_run
     finally:
         tracemalloc.stop()
     assert late - early < 20_000
+
+
+Disc = tuple[float, float, float]
+BYSTANDERS: list[Disc] = [(x, 0.5 * x - 25 + side, 7.0) for x in range(-60, 240, 40) for side in (-38, 38)]
+
+
+def picture(
+    cells: list[Disc], stage: tuple[float, float], noise: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """Render cells, (x, y, radius) in um at 1 um per px, as seen from a stage position, with camera noise."""
+    y, x = np.mgrid[:128, :128].astype(float)
+    light = np.full((128, 128), 120.0)
+    for x_um, y_um, radius in cells:
+        distance = np.hypot(x - (x_um - stage[0] + 63.5), y - (y_um - stage[1] + 63.5))
+        light += 900 / (1 + np.exp(np.clip(2 * (distance - radius), -50, 50)))
+    return noise.poisson(light).astype(np.uint16)
+
+
+def test_the_registered_plugins_close_the_loop_on_a_cell_that_leaves_and_divides() -> None:
+    rules = (PluginChoice("follow", {"deadband_um": 1.0}), PluginChoice("on_division"))
+    pipeline = Pipeline(StreamConfig(rules=rules, pixel_size_um=1.0))
+    noise = np.random.default_rng(5)
+    stage = waiting = (0.0, -20.0)
+    followed: list[int] = []
+    stimulated: list[int] = []
+    for index in range(40):
+        x, y = 10.0 + 3.0 * index, -20.0 + 1.5 * index  # it would leave the field after 18 frames
+        apart = 5.5 + 0.5 * (index - 28)
+        cells: list[Disc] = [(x, y, 7.5)] if index < 28 else [(x, y - apart, 5.2), (x, y + apart, 5.2)]
+        pixels = picture(cells + BYSTANDERS, stage, noise)
+        reply = pipeline.step(Frame(pixels, sequence=index, time_s=0.5 * index, stage_um=stage)).reply
+        if 8 <= index < 28:
+            assert math.dist((x, y), stage) < 7.0  # the stage is one frame behind
+        target = waiting
+        for decision in reply.decisions:
+            assert not decision.refused
+            match decision.command:
+                case MoveStage(x_um=x_um, y_um=y_um):
+                    followed.append(decision.track)
+                    target = (x_um, y_um)
+                case Stimulate(points_px=((x_px, y_px),)):
+                    stimulated.append(index)
+                    at_um = (x_px - 63.5 + stage[0], y_px - 63.5 + stage[1])
+                    assert min(math.dist(at_um, cell[:2]) for cell in cells) < 6.0
+                case other:
+                    raise AssertionError(other)
+        stage, waiting = waiting, target  # a move arrives one frame late
+    assert len(set(followed)) == 2  # the cell, then one daughter
+    assert len(stimulated) == 2
+    assert all(28 <= index <= 31 for index in stimulated)
+    assert math.dist((x, y), stage) < 20.0
