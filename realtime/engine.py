@@ -118,13 +118,17 @@ class Engine:
             self._take_in()
         if self._queue:
             self._process(self._queue.popleft())
+        self._give_sign_of_life()
+
+    def _give_sign_of_life(self) -> None:
         now = time.monotonic()
-        if now - self._beaten > _BEAT_S:
-            self._beaten = now
-            if self._run is not None and self._peer:
-                self._send(self._peer, Beat(self._run.next_sequence))
-            self.status.messages, self._messages = tuple(self._messages), []
-            self._report(self.status)
+        if now - self._beaten < _BEAT_S:
+            return
+        self._beaten = now
+        if self._run is not None and self._peer:
+            self._send(self._peer, Beat(self._run.next_sequence))
+        self.status.messages, self._messages = tuple(self._messages), []
+        self._report(self.status)
 
     def close(self) -> None:
         """Close run, ring and socket."""
@@ -209,7 +213,7 @@ class Engine:
     def _enter(self, hello: Hello) -> Run:
         if self._run is None or self._run.name != hello.run:
             self._leave()
-            self._run = Run(self._stream, self._log, hello.run)
+            self._run = Run(self._stream, self._log, hello.run, self._give_sign_of_life)
             if self._run.next_sequence:
                 self._say(f"run taken over at frame {self._run.next_sequence}")
         return self._run

@@ -9,13 +9,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from ..acquire.errors import AddressError, CytoloopError
 from .config import StreamConfig
-from .engine import Engine, EngineStatus
+from .engine import Engine
 from .pipeline import Pipeline
 
 _TURN_S = 0.05
-_BIND_PATIENCE_S = 3.0
 _FREEZE_EVERY = 100  # frames
 
 Pipe: TypeAlias = "Connection[Any, Any]"
@@ -24,16 +25,16 @@ Pipe: TypeAlias = "Connection[Any, Any]"
 def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
     """Import and build all that a run needs, wait for the address to serve, then serve.
 
-    The supervisor sends the address once (a standby waits for it), and closes the pipe to end the process.
-    Sent back are an :class:`EngineStatus` about four times a second, or the text of the error that made
+    The supervisor sends the address once (a standby waits for it) with the time in s for which to try to get
+    it, and closes the pipe to end the process. Sent back are an :class:`~.engine.EngineStatus` about four times a second, or the text of the error that made
     serving impossible.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which ends its engines
     try:
         Pipeline(stream)  # warm: imports, weights, compiled kernels
         pipe.send(None)
-        address: str = pipe.recv()
-        engine = _bind(_at(stream, address), log, pipe)
+        address, patience_s = pipe.recv()
+        engine = _bind(replace(stream, address=address), log, pipe, patience_s)
     except (EOFError, BrokenPipeError):
         return
     except CytoloopError as error:
@@ -45,15 +46,9 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
         engine.close()
 
 
-def _at(stream: StreamConfig, address: str) -> StreamConfig:
-    from msgspec.structs import replace
-
-    return replace(stream, address=address)
-
-
-def _bind(stream: StreamConfig, log: Path, pipe: Pipe) -> Engine:
+def _bind(stream: StreamConfig, log: Path, pipe: Pipe, patience_s: float) -> Engine:
     """Listen; the address of an engine that was just killed may take a moment to become free."""
-    deadline = time.monotonic() + _BIND_PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             return Engine(stream, log, lambda status: pipe.send(status))
@@ -75,6 +70,3 @@ def _serve(engine: Engine, pipe: Pipe) -> None:
                 gc.freeze()
     except (EOFError, BrokenPipeError):
         return
-
-
-__all__ = ["EngineStatus", "engine_main"]

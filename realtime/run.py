@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import tifffile
@@ -35,9 +36,11 @@ class Run:
         Folder of all runs; this one gets ``log/stream/DATE_RUN``.
     run
         The client's identification of the run.
+    alive
+        Called for every frame that is restored, so that a long journal is not taken for a hang.
     """
 
-    def __init__(self, stream: StreamConfig, log: Path, run: str) -> None:
+    def __init__(self, stream: StreamConfig, log: Path, run: str, alive: Callable[[], None]) -> None:
         self.name = run
         self.folder = _run_folder(log / stream.name, run)
         self.next_sequence = 0
@@ -51,6 +54,7 @@ class Run:
         for entry in self._journal.entries():
             self._pipeline.restore(entry.frame, entry.restore_detections())
             self._keep(entry.reply)
+            alive()
 
     def process(self, header: FrameHeader, frame: Frame) -> Reply:
         """Segment, track, decide and write down; the reply may be sent as soon as this returns."""

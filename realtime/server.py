@@ -16,11 +16,13 @@ from types import TracebackType
 
 from ..acquire.errors import LinkError
 from .config import Experiment, StreamConfig
-from .engine_process import EngineStatus, engine_main
+from .engine import EngineStatus
+from .engine_process import engine_main
 
 _START_S = 60.0
 _POLL_S = 0.1
 _STOP_S = 3.0
+_TAKE_OVER_S = 3.0
 _FAST_DEATH_S = 1.0
 _BACKOFF_S = 2.0
 
@@ -37,10 +39,11 @@ class _Worker:
         self.process.start()
         child.close()
         self.seen = self.started = time.monotonic()
+        self.serving = False
 
-    def serve(self, address: str) -> None:
-        """Have it serve; it may still be starting up."""
-        self.pipe.send(address)
+    def serve(self, address: str, patience_s: float = 0.0) -> None:
+        """Have it serve, trying for a while to get the address; it may still be starting up."""
+        self.pipe.send((address, patience_s))
         self.seen = self.started = time.monotonic()
 
     def end(self) -> None:
@@ -90,6 +93,7 @@ class _Stream:
             self.failure = said
             self.messages.append(said)
             return
+        worker.serving = True
         self.status, self.address = said, said.address
         self.messages.extend(said.messages)
         if self.standby is None:
@@ -99,7 +103,8 @@ class _Stream:
         """Replace the active worker if it is dead or hung."""
         now = time.monotonic()
         alive = self.active.process.is_alive()
-        hung = self.status is not None and now - self.active.seen > self.config.hang_s
+        patience = self.config.hang_s if self.active.serving else _START_S
+        hung = self.status is not None and now - self.active.seen > patience
         if (alive and not hung) or now < self.not_before:
             return
         self.messages.append(
@@ -116,11 +121,11 @@ class _Stream:
         self.active = self.standby or _Worker(self.config, self.log)
         self.standby = None
         try:
-            self.active.serve(self.address)
+            self.active.serve(self.address, _TAKE_OVER_S)
         except OSError:  # the standby had died too
             self.active.kill()
             self.active = _Worker(self.config, self.log)
-            self.active.serve(self.address)
+            self.active.serve(self.address, _TAKE_OVER_S)
 
     def end(self) -> None:
         for worker in (self.active, self.standby):
