@@ -324,7 +324,7 @@ def test_a_file_without_streams_is_refused(tmp_path: Path, text: str) -> None:
         "streams = [[[]]]",
         "[streams.a]\nrules = [[[]], 3]\nsegmenter = []\ntracker = {}\nlimits = 1979-01-01",
         '[streams.a]\nsegmenter = { use = ":" }\ntracker = { use = "os:" }\nrules = [{ use = "a:b:c" }]',
-        '[streams.a]\nsegmenter = { use = "builtins:exit" }',
+        '[streams.a]\nsegmenter = { use = "sys:exit" }',
         f"[streams.a]\nsegmenter = {{ use = '{'x' * 5000}' }}",
     ],
 )
