@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,7 +165,7 @@ class _Run:
 
 
 @contextmanager
-def _read_ahead(source: Source) -> Iterator[Iterator[Frame]]:
+def _read_ahead(source: Source) -> Generator[Iterator[Frame]]:
     """Read the next frame in a thread while the service works on this one."""
     frames = source.frames()
     with ThreadPoolExecutor(1, thread_name_prefix="cytoloop reader") as reader:

@@ -102,11 +102,7 @@ def colour(track: int) -> str:
 def outlines(labels: NDArray[np.int32]) -> list[list[NDArray[np.float64]]]:
     """Return smooth closed outlines, (m, 2) x, y in px, for each label from 1 on."""
     found: list[list[NDArray[np.float64]]] = []
-    for number, box in enumerate(find_objects(labels), start=1):
-        if box is None:
-            found.append([])
-            continue
-        y, x = box
+    for number, (y, x) in enumerate(find_objects(labels), start=1):
         mask = np.pad((labels[y, x] == number).astype(np.float32), 3)
         lines = contour_generator(z=gaussian_filter(mask, 0.9)).lines(0.5)
         corner = np.array([x.start - 3, y.start - 3])

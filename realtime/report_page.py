@@ -28,7 +28,7 @@ def page(report: RunReport, picture: bytes) -> str:
     picture
         The PNG file to embed.
     """
-    template = Template(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    template = Template(files("cytoloop.realtime").joinpath("report.html").read_text(encoding="utf-8"))
     sections = [_figures(report), _latency(report), _scores(report), _decisions(report.decisions)]
     return template.substitute(
         title=escape(report.title),

@@ -167,7 +167,7 @@ def _marks(entries: list[Entry], affine: Affine | None) -> Iterable[Mark]:
 
 
 def _kind(decision: Decision) -> str:
-    return type(decision.command).__struct_config__.tag
+    return str(type(decision.command).__struct_config__.tag)
 
 
 def _curves(results: Results) -> list[Curve]:

@@ -139,7 +139,11 @@ def check_extra(extra: str, purpose: str) -> Check:
 
 def check_device_interface() -> Check:
     """Compare the device interface of pymmcore (4th number) with that of the test adapters (1st number)."""
-    core, adapters = installed("pymmcore"), installed("mm-test-adapters")
+    return judge_interface(installed("pymmcore"), installed("mm-test-adapters"))
+
+
+def judge_interface(core: str, adapters: str) -> Check:
+    """Judge whether versions of pymmcore and mm-test-adapters, ``""`` if missing, work together."""
     if not core:
         return Check("device interface", True, "pymmcore is not installed", "see engine")
     speaks = core.split(".")[3] if core.count(".") >= 3 else "?"
@@ -203,22 +207,18 @@ def check_transports() -> Check:
 
 
 def check_shared_memory() -> Check:
-    """Write and read 1 MiB that two processes could share."""
+    """Allocate 1 MiB that two processes could share."""
     from multiprocessing.shared_memory import SharedMemory
 
     try:
         memory = SharedMemory(create=True, size=2**20)
     except OSError as error:
         return Check("shared memory", False, str(error), "allow it (in a container: --shm-size=1g)")
-    try:
-        memory.buf[-1] = 7
-        works = memory.buf[-1] == 7
-    finally:
-        memory.close()
-        memory.unlink()
+    memory.close()
+    memory.unlink()
     shm = Path("/dev/shm")
     free = f", {shutil.disk_usage(shm).free / 2**20:.0f} MiB free" if shm.is_dir() else ""
-    return Check("shared memory", works, f"works{free}")
+    return Check("shared memory", True, f"works{free}")
 
 
 def check_default_address() -> Check:
