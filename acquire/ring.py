@@ -8,6 +8,7 @@ still reads cannot meet pixels of a later frame; the checksum in the header woul
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sys
 from multiprocessing import resource_tracker
@@ -37,7 +38,9 @@ class RingWriter:
         self.slot_bytes = -(-slot_bytes // _ALIGNMENT) * _ALIGNMENT
         self._slots = slots
         self._token = secrets.token_bytes(_TOKEN_BYTES)
-        self._memory = SharedMemory(create=True, size=_ALIGNMENT + slots * self.slot_bytes)
+        # The name says whose it is; macOS allows 31 characters.
+        name = f"cyto_{os.getpid()}_{secrets.token_hex(4)}"
+        self._memory = SharedMemory(name, create=True, size=_ALIGNMENT + slots * self.slot_bytes)
         _bytes_of(self._memory)[:_TOKEN_BYTES] = self._token
         self._free = list(range(slots))
         self._slot_of: dict[int, int] = {}

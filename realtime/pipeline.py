@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import count
 from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
@@ -24,6 +25,7 @@ from ..models.segmenter import Segmenter
 from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
 from .config import StreamConfig
+from .identities import Identities
 from .limits import Limiter
 from .rules.rule import Moment, Rule
 
@@ -44,10 +46,11 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class _Field:
-    """One field of view: its tracker, its rules, and where the stage stood when it was first seen."""
+    """One field of view: its tracker, its rules, its cells' numbers, and where the stage first stood."""
 
     tracker: Tracker
     rules: tuple[Rule, ...]
+    identities: Identities
     origin_um: tuple[float, float] | None = None
 
 
@@ -55,7 +58,7 @@ class Pipeline:
     """All that happens to the frames of one stream, in order, in one thread.
 
     Every field of view (position and z of ``frame.axes``) has a tracker and rules of its own; identities are
-    counted within a field of view. The limits are shared, because there is one microscope.
+    unique in the stream. The limits are shared, because there is one microscope.
 
     A frame that the segmenter, the tracker or a rule fails on is answered with a message and counted, and the
     next one is taken: a bad frame does not end an experiment. Memory is bounded by the cells in view, not by
@@ -82,6 +85,7 @@ class Pipeline:
         self._stream = stream
         self._segmenter: Segmenter = stream.segmenter.build("segmenters")
         self._fields: dict[FieldKey, _Field] = {}
+        self._numbers = count(1)
         self._limiter = Limiter(stream.limits)
         self._channels: tuple[str, ...] | None = None
         self._latest_s = -math.inf
@@ -139,7 +143,7 @@ class Pipeline:
         field, forgotten = self._field(frame)
         messages += forgotten + self._time_notice(frame)
         try:
-            tracks = _checked(field.tracker.update(detections), detections)
+            tracks = field.identities.renumber(_checked(field.tracker.update(detections), detections))
         except Exception as error:
             return _empty_reply(frame, (*messages, f"tracking failed: {type(error).__name__}: {error}"))
         start = _lap(timings, "track", start)
@@ -198,7 +202,7 @@ class Pipeline:
 
     def _make_field(self) -> _Field:
         rules = tuple(rule.build("rules") for rule in self._stream.rules)
-        return _Field(self._stream.tracker.build("trackers"), rules)
+        return _Field(self._stream.tracker.build("trackers"), rules, Identities(self._numbers))
 
     def _pixel_map(self, frame: Frame) -> tuple[Affine | None, tuple[str, ...]]:
         try:

@@ -149,6 +149,12 @@ class Service:
 
     def __init__(self, experiment: Experiment) -> None:
         log = Path(experiment.log)
+        for name, stream in experiment.streams.items():
+            if stream.address.startswith("inproc:"):
+                raise LinkError(
+                    f"stream {name!r}: {stream.address} cannot be served by a process of its own;"
+                    " use tcp://127.0.0.1:PORT or ipc://PATH"
+                )
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._streams = {name: _Stream(config, log) for name, config in experiment.streams.items()}

@@ -57,7 +57,7 @@ class _Tally:
     duplicated: int = 0
     out_of_order: int = 0
     unsafe_commands: int = 0
-    recovery_ms: list[float] = field(default_factory=list[float])
+    recovery: dict[str, list[float]] = field(default_factory=lambda: {"kill": [], "hang": []})
 
 
 def run(
@@ -84,8 +84,11 @@ def run(
                 _one_run(tally, Path(folder), frames, dict(zip(places, hang, strict=True)), twin.microscope)
     result = {
         "runs": runs,
-        **{name: value for name, value in vars(tally).items() if name != "recovery_ms"},
-        "recovery_ms": percentiles(np.array(tally.recovery_ms)),
+        **{name: value for name, value in vars(tally).items() if name != "recovery"},
+        "recovery_ms": percentiles(np.array([*tally.recovery["kill"], *tally.recovery["hang"]])),
+        "recovery_kill_ms": percentiles(np.array(tally.recovery["kill"])),
+        "recovery_hang_ms": percentiles(np.array(tally.recovery["hang"])),
+        "hang_noticed_after_ms": 1000 * _HANG_S,
     }
     whole = tally.acquired == tally.acknowledged == tally.on_disk == tally.decided == runs * frames
     return result | {"ok": whole and not (tally.duplicated or tally.out_of_order or tally.unsafe_commands)}
@@ -122,7 +125,8 @@ def _one_run(
         loop.client.drain(_SETTLE_S)
         for watch in watches:
             watch.join()
-        tally.recovery_ms += [watch.recovery_ms for watch in watches if watch.recovery_ms is not None]
+            if watch.recovery_ms is not None:
+                tally.recovery[watch.fault].append(watch.recovery_ms)
         _count(tally, loop, frames)
     tally.on_disk += _images_on_disk(folder / "run_1")
 
@@ -130,35 +134,34 @@ def _one_run(
 class _Recovery(threading.Thread):
     """Measures, beside the acquisition, the time from a fault to the first answer of the new engine."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, fault: str) -> None:
         super().__init__(name="cytoloop recovery watch")
+        self.fault = fault
         self.recovery_ms: float | None = None
-        self._client, self._started = client, time.monotonic()
+        self._client, self._broken_s = client, time.monotonic()
         self._reconnects = client.stats().reconnects
         self.start()
 
     def run(self) -> None:
         """Wait for a new connection, then for an answer over it."""
-        deadline = self._started + _SETTLE_S
+        deadline = self._broken_s + _SETTLE_S
         acknowledged = None
         while time.monotonic() < deadline:
             stats = self._client.stats()
             if acknowledged is None and stats.reconnects > self._reconnects:
                 acknowledged = stats.acknowledged
             if acknowledged is not None and stats.state == "connected" and stats.acknowledged > acknowledged:
-                self.recovery_ms = (time.monotonic() - self._started) * 1000
+                self.recovery_ms = (time.monotonic() - self._broken_s) * 1000
                 return
             time.sleep(0.001)
 
 
 def _break(tally: _Tally, service: Service, loop: Loop, *, hang: bool) -> _Recovery:
-    watch = _Recovery(loop.client)
-    if hang and _STOP is not None:
-        tally.hangs += 1
-        os.kill(service.pids["default"], _STOP)
-    else:
-        tally.kills += 1
-        os.kill(service.pids["default"], _KILL)
+    fault, number = ("hang", _STOP) if hang and _STOP is not None else ("kill", _KILL)
+    tally.kills += fault == "kill"
+    tally.hangs += fault == "hang"
+    watch = _Recovery(loop.client, fault)
+    os.kill(service.pids["default"], number)
     return watch
 
 
@@ -179,7 +182,8 @@ def _images_on_disk(folder: Path) -> int:
     """Read every image back from the dataset that pycro-manager wrote."""
     from ndstorage import Dataset
 
-    dataset: Any = Dataset(str(folder))
+    with contextlib.redirect_stdout(None):  # it prints its progress
+        dataset: Any = Dataset(str(folder))
     try:
         return sum(dataset.read_image(**axes).size > 0 for axes in dataset.get_image_coordinates_list())
     finally:

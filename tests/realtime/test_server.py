@@ -123,3 +123,8 @@ def test_a_stream_that_cannot_be_served_says_why(tmp_path: Path):
 def test_a_segmenter_that_cannot_be_built_says_why(tmp_path: Path):
     with pytest.raises(LinkError, match="no 'clasical'"):
         Service(single_stream(a_stream(segmenter=PluginChoice("clasical")), log=tmp_path))
+
+
+def test_an_address_inside_one_process_is_refused(tmp_path: Path):
+    with pytest.raises(LinkError, match="inproc://x cannot be served"):
+        Service(single_stream(a_stream(address="inproc://x"), log=tmp_path))
