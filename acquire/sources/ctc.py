@@ -46,7 +46,7 @@ class CtcSource(Recording):
                 raise SourceError(file, pages.damage)
             if len(pages) > 1:
                 raise SourceError(file, f"holds {len(pages)} images; a 2D sequence has one per file")
-            pixels, size_um = pages.read(pages.page(0)), pages.pixel_size_um()
+            pixels, size_um = pages.pixels(pages.page(0)), pages.pixel_size_um()
         finally:
             pages.close()
         return Frame(

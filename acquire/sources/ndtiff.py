@@ -211,10 +211,11 @@ def _gather(
         group[channel] = entry
     frames: list[tuple[IndexEntry, ...]] = []
     for key, group in groups.items():
-        missing = ", ".join(str(channel) for channel in channels if channel not in group)
+        missing = [channel for channel in channels if channel not in group]
         if missing:
             reason = (
-                damage or f"no image of channel {missing} at {dict(key)}; every frame needs the same channels"
+                damage
+                or f"no image of channel(s) {missing} at {dict(key)}; every frame needs the same channels"
             )
             raise SourceError(path, reason, len(frames))
         frames.append(tuple(group[channel] for channel in channels))

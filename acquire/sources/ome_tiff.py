@@ -65,19 +65,19 @@ def plan_ome(pages: TiffPages, description: str, interval_s: float) -> Plan:
         )
     try:
         images = [_image(pages, root, element) for element in _all(root, "Image")]
+        if not images:
+            raise ValueError("it describes no image")
+        frames, damage = _frames(path, images, interval_s)
     except (ValueError, KeyError) as error:
         raise SourceError(path, f"its OME-XML is damaged: {type(error).__name__}: {error}") from error
-    if not images:
-        raise SourceError(path, "its OME-XML describes no image")
-    for image in images[1:]:
-        if (image.shape, len(image.channels)) != (images[0].shape, len(images[0].channels)):
-            raise SourceError(path, "its Images differ in size or channels; save each in a file of its own")
-    frames, damage = _frames(path, images, interval_s)
-    return Plan(frames, images[0].channels, images[0].pixel_size_um, damage or pages.damage, images[0].shape)
+    first = images[0]
+    if any((image.shape, len(image.channels)) != (first.shape, len(first.channels)) for image in images):
+        raise SourceError(path, "its Images differ in size or channels; save each in a file of its own")
+    return Plan(frames, first.channels, first.pixel_size_um, damage or pages.damage, first.shape)
 
 
 def _image(pages: TiffPages, root: Element, element: Element) -> _Image:
-    pixels = next(_all(element, "Pixels"))
+    pixels = next(_all(element, "Pixels"), Element("Pixels"))
     sizes = {axis: int(pixels.attrib["Size" + axis]) for axis in "XYZCT"}
     order = pixels.attrib["DimensionOrder"]
     if min(sizes.values()) < 1 or sorted(order) != sorted("XYCZT") or order[:2] != "XY":
@@ -174,7 +174,8 @@ def _frames(path: Path, images: list[_Image], interval_s: float) -> tuple[list[P
             )
         )
     times = [at for at in recorded if at is not None]
-    if len(times) < len(frames):
+    if len(times) < len(frames) or len(set(times)) < max(len({frame.axes["time"] for frame in frames}), 1):
+        # Missing for some planes, or one value for several times, as of a writer that does not know them.
         return frames, ""
     frames = [replace(frame, time_s=at) for frame, at in zip(frames, times, strict=True)]
     frames.sort(key=lambda frame: frame.time_s)

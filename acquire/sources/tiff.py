@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ..errors import SourceError
-from ..frame import Frame, Pixels
+from ..frame import Frame
 from .ome_tiff import is_ome, plan_ome
 from .recording import Recording, at_frame, check_image, check_interval, stack_channels
+from .tiff_folder import plan_folder
 from .tiff_layout import PageRef, Plan, PlannedFrame, plan_stack
 from .tiff_pages import Page, TiffPages
 
@@ -22,7 +22,7 @@ class TiffSource(Recording):
     ----------
     path
         A file, whose axes come from OME-XML, ImageJ or tifffile metadata (else every page is a time point), or a
-        folder of single images, which are taken as a time series in natural order (``t2`` before ``t10``).
+        folder of single images (see :mod:`.tiff_folder`).
     interval_s
         Time between time points in s, where the metadata give none.
 
@@ -38,13 +38,14 @@ class TiffSource(Recording):
         self._single = path.is_dir()
         self._open: dict[Path, TiffPages] = {}
         try:
-            self._plan = _plan_folder(path, interval_s) if self._single else self._plan_file(path, interval_s)
+            self._plan = plan_folder(path, interval_s) if self._single else self._plan_file(path, interval_s)
             super().__init__(path, path.resolve().name, len(self._plan.frames))
             self._refuse_damage()
             if not self._plan.frames:
                 raise SourceError(path, "the file holds no image")
             with at_frame(path, 0):
-                self._check_pages(self._plan.frames[0])
+                pages = self._headers(self._plan.frames[0])[0][0]
+                self._pixel_size_um = self._plan.pixel_size_um or pages.pixel_size_um()
         except BaseException:
             self.close()
             raise
@@ -70,7 +71,7 @@ class TiffSource(Recording):
             return
         for index, frame in enumerate(self._plan.frames):
             with at_frame(self.path, index):
-                self._check_pages(frame)
+                self._headers(frame)
         raise SourceError(self.path, self._plan.damage, len(self._plan.frames))
 
     def _pages(self, file: Path) -> TiffPages:
@@ -81,7 +82,7 @@ class TiffSource(Recording):
             self._open[file] = TiffPages(file)
         return self._open[file]
 
-    def _header(self, ref: PageRef) -> tuple[TiffPages, Page]:
+    def _header(self, ref: PageRef) -> tuple[TiffPages, Page, int]:
         pages = self._pages(ref.file)
         if ref.page >= len(pages) or (self._single and pages.damage):
             raise SourceError(ref.file, pages.damage or f"page {ref.page} is missing")
@@ -90,24 +91,25 @@ class TiffSource(Recording):
                 ref.file,
                 f"holds {len(pages)} images; in a folder each file is one image. To replay it, give the file",
             )
-        return pages, pages.page(ref.page)
+        return pages, pages.page(ref.page), ref.image
 
-    def _check_pages(self, frame: PlannedFrame) -> None:
-        """Refuse a frame whose channels differ, or differ from what the metadata state; read no pixels."""
-        headers = [self._header(ref)[1] for ref in frame.pages]
-        for header in headers:
-            stated = self._plan.shape or headers[0].shape
-            if header.shape != stated or header.dtype != headers[0].dtype:
+    def _headers(self, frame: PlannedFrame) -> list[tuple[TiffPages, Page, int]]:
+        """Return where the channels of a frame are, refused if they differ from each other or from the metadata."""
+        headers = [self._header(ref) for ref in frame.pages]
+        first = headers[0][1]
+        for _, page, _ in headers:
+            stated = self._plan.shape or first.shape
+            if page.shape != stated or page.dtype != first.dtype:
                 raise SourceError(
-                    self.path, f"a page of {header.shape} px {header.dtype}, {stated} px are stated"
+                    self.path, f"a page of {page.shape} {page.dtype}; stated: {stated} {first.dtype}"
                 )
-        check_image(self.path, headers[0].dtype.name, (len(headers), *headers[0].shape))
+        check_image(self.path, first.dtype.name, (len(headers), *first.shape))
+        return headers
 
     def _read(self, index: int) -> Frame:
         planned = self._plan.frames[index]
-        self._check_pages(planned)
         return Frame(
-            stack_channels([self._read_plane(ref) for ref in planned.pages]),
+            stack_channels([pages.pixels(page, image) for pages, page, image in self._headers(planned)]),
             index,
             planned.time_s,
             planned.axes,
@@ -115,35 +117,5 @@ class TiffSource(Recording):
             planned.stage_um,
             planned.z_um,
             planned.exposure_ms,
-            self._plan.pixel_size_um,
+            self._pixel_size_um,
         )
-
-    def _read_plane(self, ref: PageRef) -> Pixels:
-        pages, header = self._header(ref)
-        return pages.read(header, ref.plane)
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts numbers inside names by value: ``t2`` before ``t10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
-
-
-def _plan_folder(folder: Path, interval_s: float) -> Plan:
-    try:
-        files = [entry for entry in folder.iterdir() if entry.suffix.lower() in (".tif", ".tiff")]
-    except OSError as error:
-        raise SourceError(folder, f"cannot be listed: {error.strerror or error}") from error
-    if not files:
-        raise SourceError(folder, "no .tif or .tiff file is in this folder")
-    files.sort(key=lambda file: (natural_key(file.name), file.name))
-    frames = [
-        PlannedFrame((PageRef(file, 0),), {"time": index}, index * interval_s)
-        for index, file in enumerate(files)
-    ]
-    with at_frame(folder, 0):
-        pages = TiffPages(files[0])
-    try:
-        size_um = pages.pixel_size_um() if len(pages) else None
-    finally:
-        pages.close()
-    return Plan(frames, pixel_size_um=size_um)

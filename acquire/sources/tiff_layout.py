@@ -21,11 +21,11 @@ ImageAxes = Mapping[str, int]
 
 
 class PageRef(NamedTuple):
-    """Where one plane lies: file, page in it, and how many images into the page's run of bytes."""
+    """Where one plane lies: file, page in it, and image in the run of bytes that the page may stand for."""
 
     file: Path
     page: int
-    plane: int = 0
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Plan:
 
     Attributes
     ----------
+    pixel_size_um
+        Edge of a pixel in um as the description states it; None leaves it to the resolution tags.
     damage
         Why the frame after the last planned one is missing, or ``""`` when none is.
     shape
@@ -93,7 +95,7 @@ def plan_stack(pages: TiffPages, interval_s: float) -> Plan:
         return _plan_imagej(pages, text, interval_s)
     if text.startswith("{") and '"shape"' in text:
         return _plan_shaped(pages, text, interval_s)
-    return _plan(pages, ("time",), (len(pages),), interval_s, pages.pixel_size_um())
+    return _plan(pages, ("time",), (len(pages),), interval_s)
 
 
 def _plan_imagej(pages: TiffPages, text: str, interval_s: float) -> Plan:
@@ -106,13 +108,11 @@ def _plan_imagej(pages: TiffPages, text: str, interval_s: float) -> Plan:
         )
     except ValueError as error:
         raise SourceError(pages.path, f"the ImageJ description is damaged: {error}") from error
-    if math.prod(sizes) != images:
-        # A plain ImageJ stack counts its images only; they are a time series for us.
-        if sizes != [1, 1, 1]:
-            raise SourceError(
-                pages.path, f"ImageJ states {images} images but {sizes} frames, slices, channels"
-            )
+    if values.get("hyperstack") != "true" and "spacing" not in values and sizes[0] == sizes[2] == 1:
+        # A plain ImageJ stack calls its images slices, whatever they are; without a z spacing they are times.
         sizes = [images, 1, 1]
+    if math.prod(sizes) != images:
+        raise SourceError(pages.path, f"ImageJ states {images} images but {sizes} frames, slices, channels")
     unit = UM_PER_UNIT.get(values.get("unit", "").replace("\\u00B5", "µ").strip())
     density = pages.pixels_per_unit()
     size_um = unit / density if unit and density else None
@@ -150,7 +150,7 @@ def _plan_shaped(pages: TiffPages, text: str, interval_s: float) -> Plan:
             " tifffile.imwrite(..., metadata={'axes': 'TCYX'}), letters T, Z, C",
         )
     order = tuple(names[letter] for letter, _ in leading)
-    return _plan(pages, order, [side for _, side in leading], interval_s, pages.pixel_size_um())
+    return _plan(pages, order, [side for _, side in leading], interval_s)
 
 
 def _plan(
@@ -158,7 +158,7 @@ def _plan(
     order: Sequence[str],
     lengths: Sequence[int],
     interval_s: float,
-    pixel_size_um: float | None,
+    pixel_size_um: float | None = None,
 ) -> Plan:
     """Plan pages that run over ``order``, slowest axis first."""
     if min(lengths) < 1:

@@ -112,16 +112,12 @@ def _image_folders(path: Path) -> list[Path]:
     if "multiscales" in attributes:
         return [path]
     if "bioformats2raw.layout" in attributes:
-        ome = path / "OME"
-        series = _attributes(ome).get("series") if ome.is_dir() else None
+        series = _attributes(path / "OME").get("series")
         if series is None:
-            series = [
-                str(number)
-                for number in range(sum((path / name).is_dir() for name in map(str, range(10_000))))
-            ]
-        folders = [path / str(name) for name in series]
-        if folders:
-            return folders
+            series = sorted((folder.name for folder in path.iterdir() if folder.name.isdecimal()), key=int)
+        if isinstance(series, list) and series:
+            return [_inside(path, str(name)) for name in series]
+        raise SourceError(path, "a bioformats2raw layout without images")
     if "plate" in attributes or "well" in attributes:
         raise SourceError(path, "a plate or well: give the folder of one field, such as plate.zarr/A/1/0")
     raise SourceError(
@@ -154,9 +150,8 @@ def _open_image(path: Path) -> _Image:
         raise SourceError(
             path, f"axes {list(letters)} are not supported; allowed: some of t, c, z, then y, x"
         )
-    if name.startswith(("/", "\\")) or ".." in Path(name).parts:
-        raise SourceError(path, f"the image {name!r} is not inside the folder")
-    grid = read_grid(path / name)
+    folder = _inside(path, name)
+    grid = read_grid(folder)
     if not len(grid.shape) == len(grid.file) == len(grid.chunk) == len(letters):
         raise SourceError(path, f"the array has {len(grid.shape)} axes, the metadata name {list(letters)}")
     sizes = dict(zip(letters, grid.shape, strict=True))
@@ -180,8 +175,16 @@ def _open_image(path: Path) -> _Image:
         steps["x"] if square else None,
         steps.get("z"),
         steps.get("t"),
-        _open_array(path / name),
+        _open_array(folder),
     )
+
+
+def _inside(path: Path, name: str) -> Path:
+    """Return a folder named by the metadata, refused if it is not inside the recording."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\\" in name or ":" in name:
+        raise SourceError(path, f"the image {name!r} is not inside the folder")
+    return path / name
 
 
 def _scale(holder: Mapping[str, Any], axes: int) -> np.ndarray[Any, np.dtype[np.float64]]:

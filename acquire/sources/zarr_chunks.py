@@ -21,7 +21,9 @@ from ..errors import SourceError
 
 _ABSENT = 2**64 - 1
 _BLOSC_HEADER = struct.Struct("<4B3I")
-_WHY_MISSING = "either the recording was cut off, or its writer leaves out chunks of zeros (then: allow_missing=True)"
+_WHY_MISSING = (
+    "either the recording was cut off, or its writer leaves out chunks of zeros (then: allow_missing=True)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,19 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from cytoloop.acquire.errors import CytoloopError, SourceError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.acquire.sources import Source, open_source
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 FRAMES = 5
 Written = tuple[Path, list[np.ndarray]]
@@ -92,7 +92,9 @@ def write_zarr(folder: Path, **options: Any) -> Written:
     axes = [{"name": "t", "type": "time", "unit": "second"}, {"name": "c", "type": "channel"}]
     axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
     scale = [{"type": "scale", "scale": [2.5, 1, 0.5, 0.5]}]
-    multiscales = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    multiscales = [
+        {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+    ]
     attributes: dict[str, Any] = {"multiscales": multiscales}
     group.attrs.update(attributes if form == 2 else {"ome": {"version": "0.5", **attributes}})
     return folder / "a.zarr", list(stack)
@@ -108,7 +110,9 @@ def write_ndtiff(folder: Path) -> Written:
         dataset.initialize({"PixelType": "GRAY16"})
         for time, planes in enumerate(stack):
             for name, plane in zip(("DAPI", "FITC"), planes, strict=True):
-                metadata = json.dumps({"ElapsedTime-ms": 1500.0 * time, "PixelSize_um": 0.65, "Exposure": 10.0})
+                metadata = json.dumps(
+                    {"ElapsedTime-ms": 1500.0 * time, "PixelSize_um": 0.65, "Exposure": 10.0}
+                )
                 dataset.put_image({"time": time, "channel": name}, plane, metadata.encode())
         dataset.finish()
         dataset.close()
@@ -127,7 +131,9 @@ WRITERS: dict[str, dict[str, Callable[[Path], Written]]] = {
     "zarr": {
         "0.5": write_zarr,
         "0.5 sharded": lambda folder: write_zarr(folder, shards=(2, 2, 12, 14)),
-        "0.4": lambda folder: write_zarr(folder, zarr_format=2, chunk_key_encoding={"name": "v2", "separator": "/"}),
+        "0.4": lambda folder: write_zarr(
+            folder, zarr_format=2, chunk_key_encoding={"name": "v2", "separator": "/"}
+        ),
     },
     "ndtiff": {"ndtiff": write_ndtiff},
 }
@@ -154,10 +160,12 @@ def check_contract(source: Source) -> list[Frame]:
     source.close()
     assert [frame.sequence for frame in frames] == list(range(len(frames)))
     assert source.count is None or source.count == len(frames)
-    assert all(after.time_s >= before.time_s for before, after in zip(frames, frames[1:], strict=False))
+    assert all(after.time_s >= before.time_s for before, after in pairwise(frames))
     assert len({(frame.pixels.shape, frame.pixels.dtype, frame.channels) for frame in frames}) == 1
     assert all(frame.pixels.flags.c_contiguous and frame.pixels.dtype.isnative for frame in frames)
-    assert len({tuple(sorted((axis, str(at)) for axis, at in frame.axes.items())) for frame in frames}) == len(frames)
+    assert len(
+        {tuple(sorted((axis, str(at)) for axis, at in frame.axes.items())) for frame in frames}
+    ) == len(frames)
     return frames
 
 
@@ -258,7 +266,10 @@ def copy_of(path: Path, target: Path) -> Path:
 
 
 SETTINGS = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -296,7 +307,7 @@ def test_overwritten_bytes_never_raise_anything_but_our_errors(
 def test_a_file_that_vanishes_between_opening_and_reading_is_refused_by_number(
     recording: tuple[str, Written],
 ) -> None:
-    kind, (path, expected) = recording
+    kind, (path, _) = recording
     source = find_class("sources", kind)(path)
     # A file that is already open stays readable (Windows would not let it be removed).
     source.close()
