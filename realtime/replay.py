@@ -103,7 +103,8 @@ def replay(
     with Service(single_stream(private, log=log)) as service:
         address = service.addresses[private.name]
         with Client(address, stream=private.name) as client:
-            client.wait_connected(_PATIENCE_S)
+            if not client.wait_connected(_PATIENCE_S):
+                raise LinkError(f"the service at {address} did not answer: {'; '.join(service.messages())}")
             return _Run(client, service, progress, source.count).through(source, speed)
 
 

@@ -110,7 +110,8 @@ def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, mask
     affine = stream.pixel_map(frame.pixel_size_um)
     mask = masks / f"{last.header.sequence:06d}.tif"
     cells = last.reply.cells
-    channel = frame.channels.index(stream.channel) if stream.channel in frame.channels else 0
+    chosen = stream.segmenter.options.get("channel", 0) if len(frame.channels) > 1 else 0
+    channel = frame.channels.index(stream.channel) if stream.channel in frame.channels else chosen
     return Picture(
         title=f"frame {last.header.sequence}: {len(cells)} cells",
         image=frame.channel(channel),

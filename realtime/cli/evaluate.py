@@ -87,10 +87,13 @@ def _stream_with(stream: StreamConfig, tracker: str | None, labels: Path | None)
 def _table(values: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table("sequence", *SCORES, "frames", "frames/s", "p50 ms", "p99 ms")
-    named = [(row["sequence"], row) for row in values["sequences"]]
-    for name, row in named + ([("mean", values)] if len(named) > 1 else []):
-        latency = (row["latency_ms"]["p50"], row["latency_ms"]["p99"])
-        figures = (row["frames"], row["frames_per_s"], *latency)
-        table.add_row(name, *(f"{row[key]:.4f}" for key in SCORES), *map(short, figures))
+    columns = list(values["sequences"])
+    heads = [column["sequence"] for column in columns]
+    if len(columns) > 1:
+        columns, heads = [*columns, values], [*heads, "mean"]
+    table = Table("", *heads)
+    for key in SCORES:
+        table.add_row(key, *(f"{column[key]:.4f}" for column in columns))
+    for key in ("frames", "frames_per_s", "latency_ms"):
+        table.add_row(key.replace("_", " "), *(short(column[key]) for column in columns))
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +62,16 @@ class Watch:
         self._seen: dict[str, deque[tuple[float, int]]] = {}
         self.messages: deque[str] = deque(maxlen=_SHOWN_MESSAGES)
 
-    def look(self) -> None:
-        """Take in what the engines reported since the last look."""
-        self.messages.extend(self._service.messages())
+    def look(self) -> list[str]:
+        """Take in what the engines reported since the last look; return what they said."""
+        said = self._service.messages()
+        self.messages.extend(said)
         for name, status in self._service.status().items():
             seen = self._seen.setdefault(name, deque(maxlen=10))
             if seen and status.processed != seen[-1][1]:
                 self._steps_ms.setdefault(name, deque(maxlen=_KEPT_STEPS)).append(status.step_ms)
             seen.append((time.monotonic(), status.processed))
+        return said
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row for each stream; ``step_ms`` is sampled, not taken of every frame."""
@@ -110,29 +113,22 @@ def _show_until_interrupted(watch: Watch) -> None:
     """Keep a table on standard error up to date; without a terminal, only write what changes."""
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
-    console = Console(stderr=True)
-    watch.look()
+    console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         for row in watch.rows():
-            console.print(f"stream {row['stream']} at {row['address']}", soft_wrap=True)
+            console.print(f"stream {row['stream']} at {row['address']}", markup=False, highlight=False)
         while True:
-            for message in _fresh(watch):
-                console.print(message, soft_wrap=True, markup=False)
+            for message in watch.look():
+                console.print(message, markup=False, highlight=False)
             time.sleep(_REFRESH_S)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             watch.look()
-            live.update(
-                Group(_table(watch.rows()), *watch.messages, "Ctrl-C ends the service."), refresh=True
-            )
+            below = [Text(message) for message in (*watch.messages, "Ctrl-C ends the service.")]
+            live.update(Group(_table(watch.rows()), *below), refresh=True)
             time.sleep(_REFRESH_S)
-
-
-def _fresh(watch: Watch) -> list[str]:
-    watch.messages.clear()
-    watch.look()
-    return list(watch.messages)
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
@@ -145,7 +141,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     for head in ("frames", "frames/s", "step p50 ms", "p99 ms", "restarts"):
         table.add_column(head, justify="right")
     for row in rows:
-        step = row["step_ms"]
-        figures = (row["frames"], row["frames_per_s"], step["p50"], step["p99"], row["restarts"])
+        step = ("-" if isnan(row["step_ms"][key]) else f"{row['step_ms'][key]:.1f}" for key in ("p50", "p99"))
+        figures = (row["frames"], row["frames_per_s"], *step, row["restarts"])
         table.add_row(row["stream"], row["address"], row["state"], *map(str, figures))
     return table

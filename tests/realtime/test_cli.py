@@ -44,7 +44,7 @@ def run_bench(run: Any, *args: str) -> int:
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy():
-    heavy = "numpy scipy zmq tifffile matplotlib rich torch pycromanager msgspec.msgpack"
+    heavy = "scipy tifffile matplotlib rich torch pycromanager pymmcore zarr"
     program = (
         "import sys\nfrom cytoloop.realtime.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
