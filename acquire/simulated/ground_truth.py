@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import Pixels
-from .microscope import SimulatedMicroscope
+from .microscope import SimulatedMicroscope, Truth
 
 
 @dataclass(slots=True)
@@ -45,8 +45,8 @@ class CtcWriter:
         self._present: dict[int, _Piece] = {}  # by identity, in the frame before
         self._count = 0
 
-    def write(self, pixels: Pixels) -> None:
-        """Write the next frame, which must be the next that the microscope took, and its truth."""
+    def write(self, pixels: Pixels) -> Truth:
+        """Write the next frame, which must be the next that the microscope took, and its truth, which is returned."""
         from tifffile import imwrite
 
         truth = self._microscope.truth(self._count)
@@ -55,6 +55,7 @@ class CtcWriter:
         imwrite(self._tracking / f"man_track{self._count:03d}.tif", labels, compression="zlib")
         imwrite(self._segmentation / f"man_seg{self._count:03d}.tif", labels, compression="zlib")
         self._count += 1
+        return truth
 
     def close(self) -> None:
         """Write ``man_track.txt``: label, first frame, last frame, parent of each track."""

@@ -240,6 +240,18 @@ class SimulatedMicroscope:
             reporter=cells.reporter[seen],
         )
 
+    def sample_at(self, frame: int) -> Snapshot:
+        """Return all cells of the sample as they were in frame number ``frame``, also those outside the field.
+
+        Raises
+        ------
+        IndexError
+            If that frame has not been taken.
+        """
+        if not 0 <= frame < self.frames:
+            raise IndexError(f"frame {frame}: {self.frames} have been taken")
+        return self._shots[frame].snapshot
+
     def _view(self) -> View:
         return View(self.camera.shape, self.affine, self.stage_um)
 
