@@ -20,6 +20,7 @@ from .errors import AcquisitionError
 
 _LOG = logging.getLogger("cytoloop.loop")
 _MODULE = "pycromanager.acquisition.acq_eng_py.internal.engine"
+_ENDED = "the acquisition has ended; submit events inside its 'with' block"
 _UNBOUNDED = 1 << 30
 _POLL_S = 0.05
 _GRACE_S = 2.0
@@ -117,6 +118,7 @@ class Watch:
         self._submitted = self._finished = self._processed = self._busy = 0
         self._progress_s = time.monotonic()
         self._current: Any = None
+        self._closed = False
         self._failure: tuple[str, BaseException] | None = None
         hooks = [(name, hook) for name, getter in _HOOKS.items() for hook in getattr(self._engine, getter)()]
         _check_functions(hooks, acquisition._process_fn)
@@ -128,6 +130,7 @@ class Watch:
         self._submit, self._add_to_output = self._engine.submit_event_iterator, self._engine.add_to_output
         self._engine.submit_event_iterator = self._submit_event_iterator
         self._engine.add_to_output = self._image_taken
+        self._mark_finished, acquisition.mark_finished = acquisition.mark_finished, self._close
         self._wait, self._engine.block_unless_aborted = (
             self._engine.block_unless_aborted,
             self._wait_unless_aborted,
@@ -141,12 +144,17 @@ class Watch:
         AcquisitionError
             If the acquisition has ended: pycro-manager would lose the events in silence (trap 12).
         """
-        if self._acquisition._finished or self._engine.are_events_finished():
-            raise AcquisitionError("the acquisition has ended; submit events inside its 'with' block")
+        if self._closed:
+            raise AcquisitionError(_ENDED)
         with self._changed:
             self._submitted += 1
             self._progress_s = time.monotonic()
-        self._acquisition.acquire(event_or_events)
+        try:
+            self._acquisition.acquire(event_or_events)
+        except Exception as error:
+            if self._closed:
+                raise AcquisitionError(_ENDED) from error
+            self.end()  # aborted by the user, a moment ago
 
     def wait(self, outstanding: int = 0) -> None:
         """Wait until at most so many submissions are unfinished; with 0, until all their images are processed.
@@ -169,14 +177,14 @@ class Watch:
     def end(self) -> None:
         """End the acquisition now; what has been taken is kept. Does not block, any thread may call it."""
         with self._changed:
-            if self.ending or self._acquisition._finished:
+            if self.ending or self._acquisition._finished:  # nothing is left to end
                 return
             self.ending = True
             self._changed.notify_all()
         # What goes wrong from here on is told by the guard, or logged, and not by await_completion() instead.
         self._acquisition._check_for_exceptions = lambda: None
         self._acquisition.abort()
-        self._acquisition.mark_finished()  # abort() empties the queue, and the end's own marker with it (trap 5)
+        self._mark_finished()  # abort() empties the queue, and the end's own marker with it (trap 5)
 
     def shut_down(self) -> None:
         """End the acquisition after an error that the caller raises; bounded even if the hardware hangs."""
@@ -193,6 +201,11 @@ class Watch:
             engine.post_notification(AcqNotification.create_acq_events_finished_notification())
         if not engine.data_sink_.block_until_finished(_GRACE_S):
             engine.save_image(last)
+
+    def _close(self) -> None:
+        """Stand in for ``mark_finished``, with which the ``with`` block ends: what comes later would be lost."""
+        self._closed = True
+        self._mark_finished()
 
     # --- what the acquisition does ---------------------------------------------------------------------------
 
@@ -284,7 +297,7 @@ class Watch:
             self.end()
             return
         if not acquisition._event_thread.is_alive():
-            raise AcquisitionError("the acquisition has ended; submit events inside its 'with' block")
+            raise AcquisitionError(_ENDED)
         threads = {
             "notification_callback_fn": acquisition._notification_dispatch_thread,
             "image_saved_fn": acquisition._storage_monitor_thread,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from .step import axes_key
 
 if TYPE_CHECKING:
     from .loop import Loop
-
-_LOG = logging.getLogger("cytoloop.loop")
 
 
 class Guard:
@@ -148,8 +145,7 @@ class Guard:
         try:
             self._check.check([again])
         except EventError as error:
-            _LOG.warning("extra image refused: %s", error)
-            self._loop.steering.counts["failed"] += 1
+            self._loop.steering.refuse_extra(str(error))
             return
         self._loop.note(event, again)
         self._take_image(again)

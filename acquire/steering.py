@@ -146,6 +146,11 @@ class Steering:
                 ]
         return new
 
+    def refuse_extra(self, reason: str) -> None:
+        """Say and count that an extra image cannot be taken."""
+        _LOG.warning("extra image refused: %s", reason)
+        self.counts["failed"] += 1
+
     # --- decisions ------------------------------------------------------------------------------------------
 
     def _obey(self, decision: Decision) -> None:
@@ -195,8 +200,7 @@ class Steering:
         self._focus[plan.xy_um] = _Change(decision, command.z_um, plan.z_um)
 
     def _set_exposure(self, decision: Decision, command: SetExposure) -> None:
-        if not (math.isfinite(command.exposure_ms) and command.exposure_ms > 0):
-            raise ActuatorError(f"exposure {command.exposure_ms} ms: must be a positive finite number")
+        _check_exposure(command.exposure_ms)
         self._exposures[self._plan(decision).channel] = _Change(decision, command.exposure_ms)
 
     def _set_property(self, decision: Decision, command: SetProperty) -> None:
@@ -209,6 +213,8 @@ class Steering:
     def _snap_extra(self, decision: Decision, command: SnapExtra) -> None:
         if not self._takes_extras:
             raise ActuatorError("SnapExtra needs mode='lockstep' and events submitted through the guard")
+        if command.exposure_ms is not None:
+            _check_exposure(command.exposure_ms)
         self.extras.append(command)
 
     def _skip_steps(self, decision: Decision, command: Skip) -> None:
@@ -293,6 +299,11 @@ class Steering:
         change.done = True
         self.counts["applied"] += 1
         return True
+
+
+def _check_exposure(exposure_ms: float) -> None:
+    if not (math.isfinite(exposure_ms) and exposure_ms > 0):
+        raise ActuatorError(f"exposure {exposure_ms} ms: must be a positive finite number")
 
 
 def _varies(steps: Sequence[Step], name: str) -> bool:
