@@ -35,7 +35,7 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
         pipe.send(None)
         address, patience_s = pipe.recv()
         engine = _bind(replace(stream, address=address), log, pipe, patience_s)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return
     except CytoloopError as error:
         pipe.send(str(error))
@@ -68,5 +68,5 @@ def _serve(engine: Engine, pipe: Pipe) -> None:
                 # Otherwise a full collection walks all tracks that live on: pauses of up to 57 ms.
                 frozen = engine.status.processed
                 gc.freeze()
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return

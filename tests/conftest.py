@@ -59,7 +59,7 @@ def _open_things() -> set[str]:
     threads = {
         f"thread {thread.name} {thread.ident}"
         for thread in threading.enumerate()
-        if not thread.name.startswith(_LASTING_THREADS)
+        if not thread.name.startswith(_LASTING_THREADS) and type(thread).__name__ != _PYZMQ_THREAD
     }
     process = psutil.Process()
     children = {
@@ -76,7 +76,11 @@ def _open_things() -> set[str]:
         f"ZeroMQ socket {id(socket)}" for socket in list(zmq.Context.instance()._sockets) if not socket.closed
     }
     folder = Path("/dev/shm")
-    memory = {f"shared memory {path}" for path in folder.glob(f"cyto_{process.pid}_*")} if folder.is_dir() else set[str]()
+    memory = (
+        {f"shared memory {path}" for path in folder.glob(f"cyto_{process.pid}_*")}
+        if folder.is_dir()
+        else set[str]()
+    )
     return threads | children | sockets | zmq_sockets | memory
 
 

@@ -13,7 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("acquire", "models", "trackers", "realtime")
-HEAVY = ("torch", "tensorrt", "onnxruntime", "pycromanager", "pymmcore", "scipy", "matplotlib", "zarr", "click", "rich")
+HEAVY = (
+    "torch",
+    "tensorrt",
+    "onnxruntime",
+    "pycromanager",
+    "pymmcore",
+    "scipy",
+    "matplotlib",
+    "zarr",
+    "click",
+    "rich",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
@@ -43,7 +54,9 @@ def test_the_microscopes_side_is_light_to_import():
     assert answer.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ids=str
+)
 def test_no_module_keeps_state_or_prints(path: Path):
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):

@@ -13,9 +13,14 @@ class Blank:
 
     channel = 0
 
+    def __init__(self) -> None:
+        self._empty = Labels(np.zeros((0, 0), np.int32), 0)
+
     def segment(self, frame: Frame) -> Labels:
-        """Return an empty mask."""
-        return Labels(np.zeros(frame.shape, np.int32), 0)
+        """Return an empty mask, the same one for all frames of a size."""
+        if self._empty.image.shape != frame.shape:
+            self._empty = Labels(np.zeros(frame.shape, np.int32), 0)
+        return self._empty
 
 
 BLANK = f"{__name__}:{Blank.__name__}"
