@@ -58,6 +58,8 @@ class Picture:
         Decisions and divisions.
     pixel_size_um
         For the scale bar; None draws none.
+    view
+        (x0, y0, x1, y1) in px of the part to show; None shows the whole image.
     """
 
     title: str
@@ -67,6 +69,12 @@ class Picture:
     tails: Mapping[int, NDArray[np.float32]] = field(default_factory=dict[int, "NDArray[np.float32]"])
     marks: Sequence[Mark] = ()
     pixel_size_um: float | None = None
+    view: tuple[float, float, float, float] | None = None
+
+    @property
+    def shown(self) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1) in px of what is shown."""
+        return self.view or (-0.5, -0.5, self.image.shape[1] - 0.5, self.image.shape[0] - 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

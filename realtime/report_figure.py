@@ -19,18 +19,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, gaussian_filter
+from scipy.spatial import cKDTree
 
 from .report import Curve, Mark, Picture, RunReport, percentiles
 
 BACKGROUND, SURFACE, GRID, FAINT, INK = "#0d1117", "#161b22", "#272e38", "#8b96a5", "#e6edf3"
 SERIES = ("#77AADD", "#EE8866", "#EEDD88", "#44BB99", "#FFAABB")
 IDENTITIES = ("#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#DDAA55")
-# Shape and colour of each kind of mark; what is not listed gets the last one.
+# Shape, colour, weight and meaning of each kind of mark; what is not listed gets the last one.
 MARKS = {
-    "stimulate": ("*", "#FFEE55", "stimulated"),
-    "move_stage": ("+", "#55E6FF", "followed by the stage"),
-    "division": ("D", "#FF8FD8", "divided"),
-    "": ("o", "#FFFFFF", "decision"),
+    "stimulate": ("*", "#FFEE55", 2.6, "stimulated"),
+    "move_stage": ("+", "#55E6FF", 2.6, "followed by the stage"),
+    "division": ("D", "#FF8FD8", 1.8, "divided"),
+    "": ("o", "#FFFFFF", 2.6, "decision"),
 }
 MOST_NUMBERS = 160
 LONGEST_DRAWN_PX = 1600
@@ -44,7 +45,7 @@ def draw(report: RunReport, target: Path) -> None:
     FigureCanvasAgg(figure)
     figure.text(0.02, 1 - 0.35 / height, report.title, color=INK, fontsize=20, fontweight="bold", va="center")
     figure.text(0.02, 1 - 0.68 / height, report.subtitle, color=FAINT, fontsize=12, va="center")
-    shapes = [picture.image.shape for picture in report.pictures]
+    shapes = [(y1 - y0, x1 - x0) for x0, y0, x1, y1 in (picture.shown for picture in report.pictures)]
     pictures, plots = _layout(figure, shapes, _plot_count(report))
     for axes, picture in zip(pictures, report.pictures, strict=True):
         draw_picture(axes, picture)
@@ -64,7 +65,7 @@ def _plot_count(report: RunReport) -> int:
     return bool(report.latency_ms) + len(report.curves) + bool(report.scores) + bool(report.figures)
 
 
-def _layout(figure: Figure, shapes: list[tuple[int, int]], plots: int) -> tuple[list[Any], list[Any]]:
+def _layout(figure: Figure, shapes: list[tuple[float, float]], plots: int) -> tuple[list[Any], list[Any]]:
     """Place one image at the left with the plots beside it, or several in a row with the plots below."""
     if len(shapes) <= 1:
         top, bottom = 0.87, 0.065
@@ -115,9 +116,10 @@ def draw_picture(axes: Any, picture: Picture) -> None:
     height, width = picture.image.shape
     step = -(-max(height, width) // LONGEST_DRAWN_PX)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    x0, y0, x1, y1 = picture.shown
     axes.imshow(contrast(picture.image[::step, ::step]), cmap="gray", vmin=0, vmax=1, extent=extent)
     axes.set_title(picture.title, color=INK, fontsize=11.5, loc="left", pad=6)
-    axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
+    axes.set(xticks=[], yticks=[], xlim=(x0, x1), ylim=(y1, y0))
     for spine in axes.spines.values():
         spine.set_color(GRID)
     _draw_tails(axes, picture)
@@ -129,7 +131,7 @@ def draw_picture(axes: Any, picture: Picture) -> None:
     _draw_numbers(axes, picture)
     _name_marks(axes, picture.marks)
     if picture.pixel_size_um:
-        _draw_scale_bar(axes, picture.pixel_size_um, width, height)
+        _draw_scale_bar(axes, picture.pixel_size_um)
 
 
 def _draw_tails(axes: Any, picture: Picture) -> None:
@@ -145,12 +147,26 @@ def _draw_tails(axes: Any, picture: Picture) -> None:
 
 
 def _draw_numbers(axes: Any, picture: Picture) -> None:
+    """Write identities, smaller where cells are crowded; of very many cells only the marked ones."""
     cells, marked = picture.cells, {_label_at(picture, mark) for mark in picture.marks}
+    outline = [withStroke(linewidth=2.2, foreground="#000000c0")]
+    style = {"fontsize": _number_size(axes, picture), "fontweight": "bold", "path_effects": outline}
     for row, (track, x, y) in enumerate(zip(cells.track, cells.x_px, cells.y_px, strict=True)):
         if len(cells) <= MOST_NUMBERS or row + 1 in marked:
-            outline = [withStroke(linewidth=2.2, foreground="#000000c0")]
-            axes.text(x, y, str(track), color=colour(track), fontsize=8, ha="center", va="center",
-                      fontweight="bold", path_effects=outline, clip_on=True)  # fmt: skip
+            axes.text(x, y, str(track), color=colour(track), ha="center", va="center", clip_on=True, **style)
+
+
+def _number_size(axes: Any, picture: Picture) -> float:
+    """Return the font size in points that fits between a cell and its nearest neighbour."""
+    cells = picture.cells
+    if len(cells) < 2:
+        return 8.0
+    at = np.stack([cells.x_px, cells.y_px], axis=1)
+    distances = np.asarray(cKDTree(at).query(at, k=2)[0])
+    apart = float(np.median(distances[:, 1]))
+    place, (x0, _, x1, _) = axes.get_position(), picture.shown
+    points_per_px = place.width * axes.figure.get_figwidth() * 72 / (x1 - x0)
+    return float(np.clip(0.45 * apart * points_per_px, 4.5, 8))
 
 
 def _label_at(picture: Picture, mark: Mark) -> int:
@@ -163,18 +179,21 @@ def _label_at(picture: Picture, mark: Mark) -> int:
 
 def _draw_mark(axes: Any, mark: Mark, outline: list[NDArray[np.float64]]) -> None:
     """Draw a thick outline (a ring where there is none), and symbol and words beside it."""
-    symbol, paint, _ = MARKS.get(mark.kind, MARKS[""])
+    symbol, paint, weight, _ = MARKS.get(mark.kind, MARKS[""])
     shadow = [withStroke(linewidth=4, foreground="#000000d0")]
     if outline:
-        axes.add_collection(LineCollection(outline, colors=paint, linewidths=2.6, path_effects=[
-            withStroke(linewidth=4.5, foreground="#000000a0")]))  # fmt: skip
+        axes.add_collection(LineCollection(outline, colors=paint, linewidths=weight, path_effects=[
+            withStroke(linewidth=weight + 1.6, foreground="#000000a0")]))  # fmt: skip
         reach = max(float(np.ptp(line[:, 0])) for line in outline) / 2
     else:
         axes.scatter(mark.x_px, mark.y_px, s=430, facecolors="none", edgecolors=paint, linewidths=2.2)
         reach = 0.02 * abs(axes.get_xlim()[1] - axes.get_xlim()[0])
-    side = -1 if mark.x_px > 0.8 * axes.get_xlim()[1] else 1
+    left, right = axes.get_xlim()
+    side = -1 if mark.x_px > left + 0.8 * (right - left) else 1
     at = (mark.x_px + side * reach, mark.y_px - 0.7 * reach)
-    axes.plot(*at, symbol, color=paint, markersize=9, markeredgewidth=2.2, path_effects=shadow)
+    axes.plot(
+        *at, symbol, color=paint, markersize=3.5 * weight, markeredgewidth=0.8 * weight, path_effects=shadow
+    )
     if mark.text:
         place = {"xytext": (9 * side, 0), "textcoords": "offset points", "va": "center"}
         style = {"color": paint, "fontsize": 9.5, "path_effects": shadow, "annotation_clip": True}
@@ -185,28 +204,22 @@ def _name_marks(axes: Any, marks: Sequence[Mark]) -> None:
     """Say under the image what its symbols mean."""
     kinds = dict.fromkeys(mark.kind if mark.kind in MARKS else "" for mark in marks)
     handles = [
-        Line2D(
-            [],
-            [],
-            marker=MARKS[kind][0],
-            color=MARKS[kind][1],
-            linestyle="",
-            markeredgewidth=2,
-            label=MARKS[kind][2],
-        )
-        for kind in kinds
+        Line2D([], [], marker=symbol, color=paint, linestyle="", markeredgewidth=0.8 * weight, label=words)
+        for symbol, paint, weight, words in (MARKS[kind] for kind in kinds)
     ]
     if handles:
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.01, -0.003), ncols=4, frameon=False,
                     labelcolor=INK, fontsize=10, handletextpad=0.2, columnspacing=1.6)  # fmt: skip
 
 
-def _draw_scale_bar(axes: Any, pixel_size_um: float, width: int, height: int) -> None:
+def _draw_scale_bar(axes: Any, pixel_size_um: float) -> None:
     """Draw a bar of a round length near a sixth of the width."""
+    (x0, x1), (y1, y0) = axes.get_xlim(), axes.get_ylim()
+    width, height = x1 - x0, y1 - y0
     wanted = width * pixel_size_um / 6
     decade = 10 ** np.floor(np.log10(wanted))
     length_um = max(step * decade for step in (1, 2, 5) if step * decade <= wanted * 1.0001)
-    end, y = width * 0.975, height * 0.965
+    end, y = x0 + width * 0.975, y0 + height * 0.965
     begin = end - length_um / pixel_size_um
     shadow = [withStroke(linewidth=5.5, foreground="#000000a0")]
     axes.plot([begin, end], [y, y], color="white", linewidth=3, solid_capstyle="butt", path_effects=shadow)
@@ -230,9 +243,9 @@ def _prepare(axes: Any, title: str, x_label: str = "", y_label: str = "") -> Non
         spine.set_color(GRID)
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Any, place: str) -> None:
     style = {"fontsize": 8.5, "facecolor": SURFACE, "edgecolor": GRID, "labelcolor": INK, "framealpha": 0.9}
-    axes.legend(loc="upper left", **style)
+    axes.legend(loc=place, **style)
 
 
 def draw_latency(axes: Any, latency_ms: Any) -> None:
@@ -256,9 +269,7 @@ def draw_latency(axes: Any, latency_ms: Any) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_ylim(top=axes.get_ylim()[1] * (1.2 + 0.16 * len(latency_ms)))
-    axes.legend(
-        loc="upper left", fontsize=8.5, facecolor=SURFACE, edgecolor=GRID, labelcolor=INK, framealpha=0.9
-    )
+    _legend(axes, "upper left")
 
 
 def draw_curve(axes: Any, curve: Curve) -> None:
@@ -278,7 +289,7 @@ def draw_curve(axes: Any, curve: Curve) -> None:
     elif curve.series:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     if len(curve.series) > 1:
-        _legend(axes)
+        _legend(axes, "best")
 
 
 def draw_scores(axes: Any, scores: Any) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..acquire.coordinates import Affine
 from ..acquire.frame import Frame
-from ..acquire.reply import Decision
+from ..acquire.reply import Cells, Decision
 from .config import StreamConfig
 from .journal import Entry
 from .replay import Replayed
@@ -21,6 +21,7 @@ from .report import Curve, Mark, Picture, RunReport, percentiles
 from .results import Results
 
 MARKED_FRAMES = 5
+SMALLEST_COLONY = 8
 
 
 def is_whole(replayed: Replayed, results: Results) -> bool:
@@ -110,17 +111,34 @@ def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, mask
     affine = stream.pixel_map(frame.pixel_size_um)
     mask = masks / f"{last.header.sequence:06d}.tif"
     cells = last.reply.cells
+    view = _view(cells, frame.shape)
     chosen = stream.segmenter.options.get("channel", 0) if len(frame.channels) > 1 else 0
     channel = frame.channels.index(stream.channel) if stream.channel in frame.channels else chosen
     return Picture(
-        title=f"frame {last.header.sequence}: {len(cells)} cells",
+        title=f"frame {last.header.sequence}: {len(cells)} cells{', part of the field of view' if view else ''}",
         image=frame.channel(channel),
         labels=tifffile.imread(mask).astype(np.int32) if mask.is_file() else None,
         cells=cells,
         tails=_tails(field, affine),
         marks=list(_marks(field[-MARKED_FRAMES:], affine)),
         pixel_size_um=affine.pixel_size_um if affine else None,
+        view=view,
     )
+
+
+def _view(cells: Cells, shape: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Return the part of the image around cells that lie close together, such as a colony; None otherwise."""
+    if len(cells) < SMALLEST_COLONY:
+        return None
+    at = np.stack([cells.x_px, cells.y_px], axis=1).astype(float)
+    low, high = at.min(axis=0), at.max(axis=0)
+    size = np.array([shape[1], shape[0]], float)
+    share = float(((high - low) / size).max()) * 1.35
+    if share > 0.6:
+        return None
+    corner = np.clip((low + high - size * share) / 2, 0, size * (1 - share))
+    (x0, y0), (x1, y1) = corner, corner + size * share
+    return x0, y0, x1, y1
 
 
 def _field(entry: Entry) -> tuple[Any, Any]:
