@@ -17,10 +17,10 @@ import zmq
 _LASTING_THREADS = (
     "Acquisition Engine Thread",
     "Acq Eng event generator",
-    "GarbageCollectorThread",
     "zarr_io",  # zarr runs one event loop for the process, and asyncio keeps its workers
     "asyncio_",
 )
+_PYZMQ_THREAD = "GarbageCollectorThread"  # frees what was sent without a copy
 _PATIENCE_S = 3.0
 
 
