@@ -112,7 +112,9 @@ def division_gains(
     radius = np.sqrt(mothers.area[mother] / np.pi)
     middle = (yx[one] + yx[other]) / 2 - mothers.yx[mother]
     variance = spread_px**2 + (0.35 * radius) ** 2
-    gain = mothers.prior[mother] - np.square(middle).sum(axis=1) / (2 * variance) - np.log(2 * np.pi * variance)
+    gain = (
+        mothers.prior[mother] - np.square(middle).sum(axis=1) / (2 * variance) - np.log(2 * np.pi * variance)
+    )
     apart = yx[one] - yx[other]
     length = np.maximum(np.hypot(apart[:, 0], apart[:, 1]), 1e-3)
     half = _half_lengths(mothers)[mother]

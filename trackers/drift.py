@@ -6,9 +6,10 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ..models.detections import Detections
+from .neighbours import nearest
 
 Points = NDArray[np.float64]
 NEIGHBOURS = 8
@@ -34,8 +35,7 @@ def best_stage_shift(expected: Points, found: Points, shifts: Points, tolerance_
     """Return the shift under which most cells are found again, the earlier one where they tie."""
     if len(shifts) == 0 or len(expected) == 0 or len(found) == 0:
         return shifts[0] if len(shifts) else np.zeros(2)
-    tree = cKDTree(found)
-    distances = [tree.query(expected + shift)[0] for shift in shifts]
+    distances = [nearest(found, expected + shift)[0] for shift in shifts]
     fit = np.array([np.exp(-0.5 * np.square(distance / tolerance_px)).sum() for distance in distances])
     return shifts[int(np.argmax(fit > 0.99 * fit.max()))]
 
@@ -65,7 +65,7 @@ def common_shift(
     n = len(expected)
     if n < 3 or len(found) < 3:
         return np.zeros(2)
-    _, near = cKDTree(found).query(expected, k=min(NEIGHBOURS, len(found)))
+    _, near = KDTree(found).query(expected, k=min(NEIGHBOURS, len(found)))
     moves = found[near] - expected[:, np.newaxis]  # (n, k, 2)
     weight = np.exp(-np.square((log_area_after[near] - log_area_before[:, np.newaxis]) / 0.2) / 2)
 

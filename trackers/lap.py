@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ..acquire.reply import Division
 from ..models.detections import Detections
 from .assignment import assign, link_probabilities
 from .divisions import Mothers, candidate_pairs, division_gains
 from .drift import best_stage_shift, common_shift, stage_shifts
+from .neighbours import nearest
 from .tracks import Tracks
 
 Floats = NDArray[np.float64]
@@ -48,7 +49,9 @@ class _Alive:
         return _Alive(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def joined(self, other: _Alive) -> _Alive:
-        return _Alive(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
+        return _Alive(
+            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class LapTracker:
             return _Graph(none, none, np.empty(0), new_per_px)
         radius = np.sqrt(float(np.median(found.area)) / np.pi)
         reach = self._reach or 4 * scales.step_px + 2.5 * radius
-        pairs = cKDTree(alive.yx).sparse_distance_matrix(cKDTree(found.yx), reach, output_type="ndarray")
+        pairs = KDTree(alive.yx).sparse_distance_matrix(KDTree(found.yx), reach, output_type="ndarray")
         rows, columns = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
         gains = _log_steps(pairs["v"], alive.variance[rows] * (1 + alive.missed[rows]), radius)
         gains += _log_change(found.area[columns], alive.area[rows], found.area, scales.area)
@@ -314,8 +317,8 @@ def _first_scales(alive: _Alive, found: _Alive) -> _Scales:
     radius = float(np.sqrt(np.median(cells.area) / np.pi)) if len(cells) else 5.0
     if len(alive) < 3 or len(found) < 3:
         return _Scales(step_px=max(0.5 * radius, 1.0))
-    distance, there = cKDTree(found.yx).query(alive.yx)
-    _, back = cKDTree(alive.yx).query(found.yx)
+    distance, there = nearest(found.yx, alive.yx)
+    _, back = nearest(alive.yx, found.yx)
     mutual = back[there] == np.arange(len(alive))
     step = float(np.median(distance[mutual])) / 1.177 if mutual.any() else radius
     return _Scales(step_px=float(np.clip(step, 0.15 * radius, 2 * radius)))

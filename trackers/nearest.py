@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..models.detections import Detections
+from .neighbours import nearest
 from .tracks import Tracks
 
 
@@ -34,8 +34,8 @@ class NearestTracker:
         # A diameter also stands for the uncertainty of the next position.
         reach = self._reach or (float(2 * np.sqrt(detections.area / np.pi).mean()) if n else 1.0)
         if self._before and n and len(old):
-            there = cKDTree(detections.yx).query(old)[1]
-            distance, back = cKDTree(old).query(detections.yx)
+            _, there = nearest(detections.yx, old)
+            distance, back = nearest(old, detections.yx)
             linked = np.flatnonzero((there[back] == np.arange(n)) & (distance <= reach))
             source = back[linked]
             track[linked], age[linked] = self._before.track[source], self._before.age[source] + 1

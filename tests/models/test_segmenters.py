@@ -1,0 +1,54 @@
+"""What every registered segmenter must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.plugins import find_class, known_names
+from cytoloop.models.segmenter import Segmenter
+
+SHAPE = (120, 150)
+
+
+@pytest.fixture(params=known_names("segmenters"))
+def make(request, tmp_path):
+    """Return a function that builds the segmenter anew."""
+    options = {}
+    if request.param == "given":
+        for number in range(3):
+            tifffile.imwrite(tmp_path / f"man_seg{number:03d}.tif", np.eye(*SHAPE, dtype=np.uint16) * 5)
+        options["path"] = str(tmp_path)
+    return lambda: find_class("segmenters", request.param)(**options)
+
+
+@pytest.fixture
+def frames(draw_nuclei):
+    return [Frame(draw_nuclei(SHAPE, 6, seed=k)[0], sequence=k, axes={"time": k}) for k in range(3)]
+
+
+def test_it_keeps_the_protocol(make):
+    assert isinstance(make(), Segmenter)
+
+
+def test_labels_are_1_to_count_each_used_in_the_frame_s_shape(make, frames):
+    segmenter = make()
+    for frame in frames:
+        labels = segmenter.segment(frame)
+        assert labels.image.shape == SHAPE
+        assert labels.image.dtype == np.int32
+        assert np.unique(labels.image[labels.image > 0]).tolist() == list(range(1, labels.count + 1))
+
+
+def test_the_same_frames_give_the_same_labels_and_stay_as_they_were(make, frames):
+    before = [frame.pixels.copy() for frame in frames]
+    first, second = make(), make()
+    for frame in frames:
+        assert np.array_equal(first.segment(frame).image, second.segment(frame).image)
+    assert all(np.array_equal(frame.pixels, old) for frame, old in zip(frames, before, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_constant_image_is_no_reason_to_fail(make, dtype):
+    make().segment(Frame(np.full(SHAPE, 200, dtype), axes={"time": 0}))
