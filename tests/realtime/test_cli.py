@@ -202,3 +202,9 @@ def test_commands_are_click_commands_with_json_everywhere():
         command = cytoloop.commands[name]
         assert isinstance(command, click.Command)
         assert "--json" in [option for parameter in command.params for option in parameter.opts], name
+
+
+def test_every_command_and_measurement_is_on_the_page_of_commands():
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in cytoloop.commands if f"\n## {name}\n" not in page] == []
+    assert [name for name in BENCHES if f"\ncytoloop bench {name}" not in page] == []
