@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 from msgspec.structs import replace
 
 from .addresses import DEFAULT_ADDRESS, parse_address, require_keys
-from .errors import RefusedError, WireError
+from .errors import RefusedError, VersionError, WireError
 from .frame import Frame, check_pixels
 from .messages import (
     Accepted,
@@ -310,6 +310,8 @@ class Client:
             if len(parts) != 1:
                 raise WireError(f"{len(parts)} parts where one is allowed")
             return decode_from_service(parts[0])
+        except VersionError as error:
+            return Refusal("rejected", str(error))
         except WireError as error:
             self._damaged += 1
             _LOG.warning("message of the service dropped: %s", error)

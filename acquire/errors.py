@@ -9,6 +9,7 @@
     ├── LinkError               between microscope and service
     │   ├── AddressError        an address that cannot be parsed, bound or is not allowed without keys
     │   ├── WireError           a message that failed its checks: names the field
+    │   │   └── VersionError    a message of another version of the protocol: update the older side
     │   └── RefusedError        the service turned this client away, and says why
     ├── AcquisitionError        the acquisition engine failed, and would have kept silent about it
     │   └── EventError          an acquisition event that the engine mishandles, refused before it is submitted
@@ -100,6 +101,10 @@ class AddressError(LinkError):
 
 class WireError(LinkError):
     """A message that failed its checks; it is dropped and counted, never interpreted."""
+
+
+class VersionError(WireError):
+    """A message of another version of the protocol."""
 
 
 class RefusedError(LinkError):

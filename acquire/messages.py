@@ -1,9 +1,10 @@
 """The messages between microscope and service, and the checks that every one of them must pass.
 
-A message is one ZeroMQ part: a magic number, the protocol's version, a CRC-32 of the rest, and a msgpack
-array whose first element names its kind. A frame has a second part, its pixels, which the header describes
-and whose 64-bit checksum it carries; with a shared-memory ring the second part is empty and the header names
-the slot. Nothing is used before all of it was checked; whatever fails is a :class:`WireError`.
+A message is one ZeroMQ part: a magic number, the protocol's version (these two stand in every version), a
+CRC-32 of the rest, and a msgpack array whose first element names its kind. A frame has a second part, its
+pixels, which the header describes and whose 64-bit checksum it carries; with a shared-memory ring the second
+part is empty and the header names the slot. Nothing is used before all of it was checked; whatever fails is
+a :class:`WireError`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import xxhash
 from msgspec import Meta
 
-from .errors import FrameError, WireError
+from .errors import FrameError, VersionError, WireError
 from .frame import LONGEST_SIDE_PX, Frame, Pixels
 from .reply import Decision, Reply, decode_array, encode_array
 
@@ -186,7 +187,7 @@ def _decode(part: bytes | memoryview, side: Any) -> Any:
     if magic != _MAGIC:
         raise WireError("not a cytoloop message (wrong magic number)")
     if version != VERSION:
-        raise WireError(
+        raise VersionError(
             f"protocol version {version}; this side speaks version {VERSION}: update the older one"
         )
     payload = memoryview(part)[_ENVELOPE.size :]

@@ -19,7 +19,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from ..acquire.addresses import parse_address, require_keys
-from ..acquire.errors import AddressError, CytoloopError, WireError
+from ..acquire.errors import AddressError, CytoloopError, VersionError, WireError
 from ..acquire.frame import Frame
 from ..acquire.keys import secure_service
 from ..acquire.messages import (
@@ -151,7 +151,9 @@ class Engine:
             except WireError as error:
                 self.status.damaged += 1
                 self._say(f"message refused: {error}")
-                if sender == self._peer:
+                if isinstance(error, VersionError):
+                    self._send(sender, Refusal("rejected", str(error)))
+                elif sender == self._peer:
                     self._ask_again(str(error))
 
     def _act(self, sender: bytes, parts: list[memoryview]) -> None:

@@ -15,7 +15,7 @@ from cytoloop.acquire.client import Client
 from cytoloop.acquire.errors import AddressError, FrameError, RefusedError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.keys import make_keys
-from cytoloop.acquire.messages import Hello, encode
+from cytoloop.acquire.messages import Hello, Refusal, decode_from_service, encode
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
 from cytoloop.realtime.config import PluginChoice, StreamConfig
@@ -217,6 +217,20 @@ def test_strangers_and_gaps_are_refused_and_the_engine_goes_on(tmp_path: Path):
         stranger.close(linger=0)
         client.send(an_image(0))
         assert client.drain(5)
+
+
+def test_another_version_is_told_so(tmp_path: Path):
+    with EngineThread(a_stream("tcp://127.0.0.1:0"), tmp_path) as engine:
+        other: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        other.connect(engine.address)
+        part = bytearray(encode(Hello("default", "0" * 32, "from the future", 0)))
+        part[4] += 1
+        other.send(bytes(part))
+        assert other.poll(5000)
+        refusal = decode_from_service(other.recv())
+        other.close(linger=0)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.code, "update the older one" in refusal.reason) == ("rejected", True)
 
 
 def test_a_client_with_keys_is_served_and_a_stranger_is_turned_away(tmp_path: Path):
