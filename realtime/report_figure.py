@@ -131,7 +131,7 @@ def draw_picture(axes: Any, picture: Picture) -> None:
     _draw_numbers(axes, picture)
     _name_marks(axes, picture.marks)
     if picture.pixel_size_um:
-        _draw_scale_bar(axes, picture.pixel_size_um)
+        draw_scale_bar(axes, picture.pixel_size_um)
 
 
 def _draw_tails(axes: Any, picture: Picture) -> None:
@@ -212,7 +212,7 @@ def _name_marks(axes: Any, marks: Sequence[Mark]) -> None:
                     labelcolor=INK, fontsize=10, handletextpad=0.2, columnspacing=1.6)  # fmt: skip
 
 
-def _draw_scale_bar(axes: Any, pixel_size_um: float) -> None:
+def draw_scale_bar(axes: Any, pixel_size_um: float) -> None:
     """Draw a bar of a round length near a sixth of the width."""
     (x0, x1), (y1, y0) = axes.get_xlim(), axes.get_ylim()
     width, height = x1 - x0, y1 - y0
@@ -231,7 +231,8 @@ def _draw_scale_bar(axes: Any, pixel_size_um: float) -> None:
     axes.text((begin + end) / 2, y - 0.012 * height, f"{length_um:g} µm", ha="center", va="bottom", **style)
 
 
-def _prepare(axes: Any, title: str, x_label: str = "", y_label: str = "") -> None:
+def prepare(axes: Any, title: str, x_label: str = "", y_label: str = "") -> None:
+    """Give a plot its title, labels and dark ground."""
     axes.set_facecolor(SURFACE)
     axes.set_title(title, color=INK, fontsize=11.5, loc="left", pad=7)
     axes.set_xlabel(x_label, color=FAINT, fontsize=9.5)
@@ -250,7 +251,7 @@ def _legend(axes: Any, place: str) -> None:
 
 def draw_latency(axes: Any, latency_ms: Any) -> None:
     """Draw how long a decision took, with median and 99th percentile."""
-    _prepare(axes, "Frame to decision", "ms", "frames")
+    prepare(axes, "Frame to decision", "ms", "frames")
     every = np.concatenate([np.asarray(values, float) for values in latency_ms.values()])
     if not len(every):
         return
@@ -274,7 +275,7 @@ def draw_latency(axes: Any, latency_ms: Any) -> None:
 
 def draw_curve(axes: Any, curve: Curve) -> None:
     """Draw something over time, or a path with its begin (ring) and end (dot)."""
-    _prepare(axes, curve.title, curve.x_label, curve.y_label)
+    prepare(axes, curve.title, curve.x_label, curve.y_label)
     for place, (name, (x, y)) in enumerate(curve.series.items()):
         paint = SERIES[place % len(SERIES)]
         axes.plot(x, y, color=paint, linewidth=1.7, label=name)
@@ -294,7 +295,7 @@ def draw_curve(axes: Any, curve: Curve) -> None:
 
 def draw_scores(axes: Any, scores: Any) -> None:
     """Draw scores as bars from 0 to 1 with their values."""
-    _prepare(axes, "Against ground truth")
+    prepare(axes, "Against ground truth")
     names = list(scores)
     values = [scores[name] for name in names]
     places = np.arange(len(names))[::-1]
@@ -309,7 +310,7 @@ def draw_scores(axes: Any, scores: Any) -> None:
 
 def draw_figures(axes: Any, figures: Any) -> None:
     """Write the run's figures as a small table."""
-    _prepare(axes, "This run")
+    prepare(axes, "This run")
     axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
     axes.grid(False)
     shown = list(figures.items())[:10]

@@ -119,7 +119,7 @@ def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, mask
         image=frame.channel(channel),
         labels=tifffile.imread(mask).astype(np.int32) if mask.is_file() else None,
         cells=cells,
-        tails=_tails(field, affine),
+        tails=tails_of(field, affine),
         marks=list(_marks(field[-MARKED_FRAMES:], affine)),
         pixel_size_um=affine.pixel_size_um if affine else None,
         view=view,
@@ -155,7 +155,7 @@ def _shift(entry: Entry, last: Entry, affine: Affine | None) -> tuple[float, flo
     return x - (width - 1) / 2, y - (height - 1) / 2
 
 
-def _tails(entries: list[Entry], affine: Affine | None) -> dict[int, NDArray[np.float32]]:
+def tails_of(entries: list[Entry], affine: Affine | None) -> dict[int, NDArray[np.float32]]:
     """Return where each cell of the last frame has been, in px of the last frame."""
     last = entries[-1]
     tails: dict[int, list[tuple[float, float]]] = {int(track): [] for track in last.reply.cells.track}
