@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 from ..errors import SourceError
@@ -35,27 +36,26 @@ class CtcSource(Recording):
         self._files = _numbered_files(path)
         self._interval_s = interval_s
         super().__init__(path, f"{path.resolve().parent.name}/{path.resolve().name}", len(self._files))
-        with at_frame(path, 0):
-            self._read(0)
+        # The last one too: it is what a copy that was cut off leaves damaged.
+        for index in sorted({0, self._count - 1}):
+            with at_frame(path, index), closing(self._pages(index)) as pages:
+                pages.page(0)
+
+    def _pages(self, index: int) -> TiffPages:
+        """Open the file of a frame, refused unless it is one whole image; the caller closes it."""
+        pages = TiffPages(self._files[index][1])
+        if pages.damage or len(pages) > 1:
+            pages.close()
+            reason = pages.damage or f"holds {len(pages)} images; a 2D sequence has one per file"
+            raise SourceError(pages.path, reason)
+        return pages
 
     def _read(self, index: int) -> Frame:
-        number, file = self._files[index]
-        pages = TiffPages(file)
-        try:
-            if pages.damage:
-                raise SourceError(file, pages.damage)
-            if len(pages) > 1:
-                raise SourceError(file, f"holds {len(pages)} images; a 2D sequence has one per file")
+        number = self._files[index][0]
+        with closing(self._pages(index)) as pages:
             pixels, size_um = pages.pixels(pages.page(0)), pages.pixel_size_um()
-        finally:
-            pages.close()
-        return Frame(
-            pixels,
-            index,
-            (number - self._files[0][0]) * self._interval_s,
-            {"time": number},
-            pixel_size_um=size_um,
-        )
+        time_s = (number - self._files[0][0]) * self._interval_s
+        return Frame(pixels, index, time_s, {"time": number}, pixel_size_um=size_um)
 
 
 def _numbered_files(folder: Path) -> list[tuple[int, Path]]:

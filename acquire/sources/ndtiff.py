@@ -76,9 +76,10 @@ class NdtiffSource(Recording):
         self._files: dict[str, BufferedReader] = {}
         entries, damage = read_index(path / "NDTiff.index")
         self._channels, self._groups = _gather(path, entries, damage)
-        _check_files(path, self._groups)
+        listed = _check_entries(path, self._groups)
         if damage:
             raise SourceError(path / "NDTiff.index", damage, len(self._groups))
+        _check_files(path, listed, len(self._groups))
         if not self._groups:
             raise SourceError(path, "the index lists no image")
         super().__init__(path, path.resolve().name, len(self._groups))
@@ -222,8 +223,8 @@ def _gather(
     return tuple(str(channel) for channel in channels), frames
 
 
-def _check_files(path: Path, frames: list[tuple[IndexEntry, ...]]) -> None:
-    """Hold the index against the image files: every image inside its file, and none that is not listed."""
+def _check_entries(path: Path, frames: list[tuple[IndexEntry, ...]]) -> dict[str, list[tuple[int, int]]]:
+    """Refuse an image that is not inside its file; return (offset, frame) of the images listed for each file."""
     listed: dict[str, list[tuple[int, int]]] = {}
     sizes: dict[str, int] = {}
     for number, frame in enumerate(frames):
@@ -233,6 +234,11 @@ def _check_files(path: Path, frames: list[tuple[IndexEntry, ...]]) -> None:
                     sizes[entry.file] = (path / entry.file).stat().st_size
                 _check_entry(path / entry.file, entry, sizes[entry.file])
             listed.setdefault(entry.file, []).append((entry.offset, number))
+    return listed
+
+
+def _check_files(path: Path, listed: dict[str, list[tuple[int, int]]], frames: int) -> None:
+    """Refuse a data set whose files hold other images than its index lists."""
     for file in sorted(path.glob("*.tif")):
         images = sorted(listed.get(file.name, []))
         held = _images_in(file) if images or _is_ndtiff(file) else []
@@ -242,7 +248,7 @@ def _check_files(path: Path, frames: list[tuple[IndexEntry, ...]]) -> None:
                     file, f"the index lists an image at byte {expected}, the file has none", number
                 )
         if len(held) != len(images):
-            first = images[len(held)][1] if len(held) < len(images) else len(frames)
+            first = images[len(held)][1] if len(held) < len(images) else frames
             raise SourceError(
                 file, f"the index lists {len(images)} images, the file holds {len(held)}", first
             )

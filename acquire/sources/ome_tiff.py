@@ -34,6 +34,7 @@ class _Image:
     increment_s: float | None
     pages: dict[Place, PageRef]
     planes: dict[Place, Element]
+    absent: tuple[str, ...]
 
 
 def is_ome(description: str) -> bool:
@@ -90,6 +91,7 @@ def _image(pages: TiffPages, root: Element, element: Element) -> _Image:
     names = tuple(channels[index] if index < len(channels) else "" for index in range(sizes["C"]))
     size_x, size_y = (_quantity(pixels, f"PhysicalSize{axis}", UM_PER_UNIT, "µm") for axis in "XY")
     square = size_x is not None and size_x > 0 and math.isclose(size_x, size_y or size_x, rel_tol=0.01)
+    places, absent = _pages_of_planes(pages, root, pixels, sizes, order)
     return _Image(
         {"time": sizes["T"], "z": sizes["Z"], "channel": sizes["C"]},
         order,
@@ -97,18 +99,19 @@ def _image(pages: TiffPages, root: Element, element: Element) -> _Image:
         names,
         size_x if square else None,
         _quantity(pixels, "TimeIncrement", S_PER_UNIT, "s"),
-        _pages_of_planes(pages, root, pixels, sizes, order),
+        places,
         {
             (int(p.attrib["TheT"]), int(p.attrib["TheZ"]), int(p.attrib["TheC"])): p
             for p in _all(pixels, "Plane")
         },
+        absent,
     )
 
 
 def _pages_of_planes(
     pages: TiffPages, root: Element, pixels: Element, sizes: dict[str, int], order: str
-) -> dict[Place, PageRef]:
-    """Follow the TiffData elements; only pages that exist are entered."""
+) -> tuple[dict[Place, PageRef], tuple[str, ...]]:
+    """Follow the TiffData elements to the pages that exist; name the files that do not."""
     axes = order[2:]
     strides = {axes[0]: 1, axes[1]: sizes[axes[0]], axes[2]: sizes[axes[0]] * sizes[axes[1]]}
     total = sizes["Z"] * sizes["C"] * sizes["T"]
@@ -126,7 +129,7 @@ def _pages_of_planes(
         for step in range(min(count, held[file] - page, total - first)):
             at = {axis: (first + step) // strides[axis] % sizes[axis] for axis in axes}
             places[at["T"], at["Z"], at["C"]] = PageRef(file, page + step)
-    return places
+    return places, tuple(file.name for file, length in held.items() if not length)
 
 
 def _file_of(path: Path, root: Element, block: Element) -> Path:
@@ -158,7 +161,8 @@ def _frames(path: Path, images: list[_Image], interval_s: float) -> tuple[list[P
         pages = [image.pages.get((time, z, channel)) for channel in range(len(image.channels))]
         whole = tuple(page for page in pages if page is not None)
         if len(whole) < len(pages):
-            return frames, f"the page for time {time}, z {z}, channel {pages.index(None)} is missing"
+            files = f" (files {', '.join(image.absent)})" if image.absent else ""
+            return frames, f"the page for time {time}, z {z}, channel {pages.index(None)} is missing{files}"
         plane = image.planes.get((time, z, 0), Element("Plane"))
         recorded.append(_quantity(plane, "DeltaT", S_PER_UNIT, "s"))
         x, y, focus = (_quantity(plane, f"Position{axis}", UM_PER_UNIT, "reference frame") for axis in "XYZ")

@@ -36,13 +36,14 @@ class TiffSource(Recording):
         path = Path(path)
         check_interval(path, interval_s)
         self._single = path.is_dir()
+        self._most_open = _MOST_OPEN_FILES
         self._open: dict[Path, TiffPages] = {}
         try:
             self._plan = plan_folder(path, interval_s) if self._single else self._plan_file(path, interval_s)
             super().__init__(path, path.resolve().name, len(self._plan.frames))
+            channels = len(self._plan.channels)  # all channels of a frame are open while it is read
+            self._most_open = channels if self._single else max(channels, _MOST_OPEN_FILES)
             self._refuse_damage()
-            if not self._plan.frames:
-                raise SourceError(path, "the file holds no image")
             with at_frame(path, 0):
                 pages = self._headers(self._plan.frames[0])[0][0]
                 self._pixel_size_um = self._plan.pixel_size_um or pages.pixel_size_um()
@@ -58,8 +59,10 @@ class TiffSource(Recording):
 
     def _plan_file(self, path: Path, interval_s: float) -> Plan:
         pages = self._pages(path)
-        if not len(pages):
-            raise SourceError(path, pages.damage, 0)
+        with at_frame(path, 0):
+            if not len(pages):
+                raise SourceError(path, pages.damage)
+            pages.page(0)
         description = pages.description()
         if is_ome(description):
             return plan_ome(pages, description, interval_s)
@@ -67,17 +70,22 @@ class TiffSource(Recording):
 
     def _refuse_damage(self) -> None:
         """Refuse a recording that ends early, naming the first frame that is not whole."""
-        if not self._plan.damage:
-            return
-        for index, frame in enumerate(self._plan.frames):
-            with at_frame(self.path, index):
-                self._headers(frame)
-        raise SourceError(self.path, self._plan.damage, len(self._plan.frames))
+        frames, damage = self._plan.frames, self._plan.damage
+        if frames and not damage:
+            try:
+                self._headers(frames[-1])
+            except SourceError as error:
+                damage = error.reason
+        if damage:
+            for index, frame in enumerate(frames):
+                with at_frame(self.path, index):
+                    self._headers(frame)
+            raise SourceError(self.path, damage, len(frames))
 
     def _pages(self, file: Path) -> TiffPages:
-        """Return a file of the recording, open; a few stay open, because a set is read file by file in turn."""
+        """Return a file, open; those of an OME-TIFF in several files stay open, as they are read in turn."""
         if file not in self._open:
-            if len(self._open) >= _MOST_OPEN_FILES:
+            if len(self._open) >= self._most_open:
                 self._open.pop(next(iter(self._open))).close()
             self._open[file] = TiffPages(file)
         return self._open[file]

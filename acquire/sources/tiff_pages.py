@@ -253,10 +253,9 @@ def _decompress(path: Path, compression: int, data: bytes, limit: int) -> bytes:
     from tifffile import TIFF
 
     try:
-        decode = TIFF.DECOMPRESSORS[compression]
-    except KeyError:
+        return bytes(TIFF.DECOMPRESSORS[compression](data, out=limit))
+    except (KeyError, ImportError):
         name = _COMPRESSIONS[compression]
         raise SourceError(
             path, f"compressed with {name}; to read it: python -m pip install imagecodecs"
         ) from None
-    return bytes(decode(data, out=limit))

@@ -121,7 +121,8 @@ def _image_folders(path: Path) -> list[Path]:
     if "plate" in attributes or "well" in attributes:
         raise SourceError(path, "a plate or well: give the folder of one field, such as plate.zarr/A/1/0")
     raise SourceError(
-        path, "no OME-Zarr image here: its attributes have no 'multiscales' (OME-Zarr 0.4 or 0.5)"
+        path,
+        "no OME-Zarr image here: no 'multiscales' (0.4 or 0.5); of a single array, give the folder above",
     )
 
 

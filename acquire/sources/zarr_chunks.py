@@ -37,7 +37,7 @@ class ChunkGrid:
     file
         Length in each axis of what one file holds: a chunk, or a shard of chunks.
     chunk
-        Length in each axis of what is decoded at once; differs from ``file`` in a sharded array.
+        Length in each axis of what is decoded at once.
     dtype
         Name of the pixel type.
     """
@@ -50,8 +50,9 @@ class ChunkGrid:
     separator: str
     prefix: str
     blosc: bool
-    index_at_end: bool
-    index_checksum: bool
+    sharded: bool = False
+    index_at_end: bool = True
+    index_checksum: bool = False
 
     def check(self, region: Sequence[range], allow_missing: bool) -> None:
         """Refuse a region of the array unless each chunk that it touches is whole, and there if it must be.
@@ -61,39 +62,38 @@ class ChunkGrid:
         SourceError
             Naming the file.
         """
-        sharded = self.file != self.chunk
         for place in _blocks(region, self.file):
-            file = self.folder / (self.prefix + self.separator.join(map(str, place)) if place else "0")
+            file = self.folder / (self.prefix + self.separator.join(map(str, place)))
             if not file.is_file():
-                if allow_missing:
-                    continue
-                raise SourceError(
-                    file,
-                    "this chunk is missing: the recording was cut off, or its writer left out empty chunks",
-                )
-            size = file.stat().st_size
-            if not sharded:
-                self._check_bytes(file, 0, size)
-                continue
-            origin = [index * length for index, length in zip(place, self.file, strict=True)]
-            inner = [
-                range(max(axis.start, start) - start, min(axis.stop, start + length) - start)
-                for axis, start, length in zip(region, origin, self.file, strict=True)
-            ]
-            index = self._read_index(file, size)
-            per_shard = [length // step for length, step in zip(self.file, self.chunk, strict=True)]
-            for chunk in _blocks(inner, self.chunk):
-                number = sum(at * math.prod(per_shard[axis + 1 :]) for axis, at in enumerate(chunk))
-                offset, count = index[2 * number], index[2 * number + 1]
-                if offset == _ABSENT and count == _ABSENT:
-                    if allow_missing:
-                        continue
+                if not allow_missing:
+                    raise SourceError(file, f"this chunk is missing; {_WHY_MISSING}")
+            elif self.sharded:
+                self._check_shard(file, place, region, allow_missing)
+            else:
+                self._check_bytes(file, 0, file.stat().st_size)
+
+    def _check_shard(
+        self, file: Path, place: Sequence[int], region: Sequence[range], allow_missing: bool
+    ) -> None:
+        """Refuse a shard unless the chunks in it that the region touches are whole."""
+        size = file.stat().st_size
+        starts = [index * length for index, length in zip(place, self.file, strict=True)]
+        inside = [
+            range(max(axis.start - start, 0), min(axis.stop - start, length))
+            for axis, start, length in zip(region, starts, self.file, strict=True)
+        ]
+        index = self._read_index(file, size)
+        counts = [length // step for length, step in zip(self.file, self.chunk, strict=True)]
+        for chunk in _blocks(inside, self.chunk):
+            number = sum(at * math.prod(counts[axis + 1 :]) for axis, at in enumerate(chunk))
+            offset, length = index[2 * number : 2 * number + 2]
+            if offset == length == _ABSENT:
+                if not allow_missing:
                     raise SourceError(file, f"chunk {chunk} of this shard is missing; {_WHY_MISSING}")
-                if offset + count > size:
-                    raise SourceError(
-                        file, f"truncated: chunk {chunk} ends at byte {offset + count} of {size}"
-                    )
-                self._check_bytes(file, offset, count)
+            elif offset + length > size:
+                raise SourceError(file, f"truncated: chunk {chunk} ends at byte {offset + length} of {size}")
+            else:
+                self._check_bytes(file, offset, length)
 
     def _read_index(self, file: Path, size: int) -> tuple[int, ...]:
         entries = math.prod(length // step for length, step in zip(self.file, self.chunk, strict=True))
@@ -167,8 +167,6 @@ def _grid_2(folder: Path, metadata: Mapping[str, Any]) -> ChunkGrid:
         str(metadata.get("dimension_separator", ".")),
         "",
         compressor.get("id") == "blosc",
-        False,
-        False,
     )
 
 
@@ -179,7 +177,8 @@ def _grid_3(folder: Path, metadata: Mapping[str, Any]) -> ChunkGrid:
     codecs: list[Mapping[str, Any]] = metadata["codecs"]
     index_codecs: list[Mapping[str, Any]] = [{"name": "bytes"}]
     location = "end"
-    if codecs[0]["name"] == "sharding_indexed":
+    sharded = codecs[0]["name"] == "sharding_indexed"
+    if sharded:
         sharding = codecs[0]["configuration"]
         chunk, codecs = _lengths(sharding["chunk_shape"]), sharding["codecs"]
         index_codecs, location = sharding["index_codecs"], sharding.get("index_location", "end")
@@ -206,6 +205,7 @@ def _grid_3(folder: Path, metadata: Mapping[str, Any]) -> ChunkGrid:
         separator,
         f"c{separator}" if default else "",
         "blosc" in names,
+        sharded,
         location == "end",
         "crc32c" in index_names,
     )

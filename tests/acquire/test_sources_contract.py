@@ -266,7 +266,7 @@ def copy_of(path: Path, target: Path) -> Path:
 
 
 SETTINGS = settings(
-    max_examples=60,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
