@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from .addresses import DEFAULT_ADDRESS, parse_address, require_keys
 from .errors import RefusedError, VersionError, WireError
 from .frame import Frame, check_pixels
+from .inbox import FreshReplies
 from .messages import (
     Accepted,
     Answer,
@@ -46,7 +47,10 @@ from .wire import Connection
 State: TypeAlias = Literal["connecting", "connected", "silent", "refused", "closed"]
 
 _LOG = logging.getLogger("cytoloop.link")
+_RECENT_REPLIES = 256  # for wait()
 _KEPT_REPLIES = 10_000
+_KEPT_CELLS = 1_000_000  # about 50 MB
+_KEPT_DECISIONS = 10_000
 _BEAT_S = 0.25
 _RETRY_REFUSED_S = 3.0
 _RETRY_AGAIN_S = 0.02
@@ -122,9 +126,9 @@ class Client:
         self._name = f"{platform.node()} pid {os.getpid()}"[:256]
         self._outbox = Outbox(buffer_mb << 20)
         self._changed = threading.Condition()
-        self._replies: deque[Reply] = deque(maxlen=_KEPT_REPLIES)
-        self._fresh_replies: deque[Reply] = deque(maxlen=_KEPT_REPLIES)
-        self._decisions: deque[Decision] = deque(maxlen=_KEPT_REPLIES)
+        self._replies: deque[Reply] = deque(maxlen=_RECENT_REPLIES)
+        self._fresh = FreshReplies(_KEPT_REPLIES, _KEPT_CELLS)
+        self._decisions: deque[Decision] = deque(maxlen=_KEPT_DECISIONS)
         self._acknowledged = self._damaged = self._reconnects = 0
         self._state: State = "connecting"
         self._reason = self._folder = ""
@@ -161,14 +165,12 @@ class Client:
         return fresh
 
     def replies(self) -> list[Reply]:
-        """Return the replies since the last call, in frame order (the last 10 000 of them).
+        """Return the replies since the last call, in frame order (at most the last 10 000, or 1 000 000 cells).
 
         ``timings_ms["round_trip"]`` is the time from :meth:`send` to the reply's arrival.
         """
         with self._changed:
-            fresh = list(self._fresh_replies)
-            self._fresh_replies.clear()
-        return fresh
+            return self._fresh.take()
 
     def wait(self, sequence: int, timeout_s: float) -> Reply | None:
         """Wait for the reply to a frame; None if it does not come in time or the frame was left out."""
@@ -320,6 +322,8 @@ class Client:
     def _take(self, message: FromService, connection: Connection) -> bool:
         """Act on a checked message; True if it was the welcome."""
         match message:
+            case Welcome(next_sequence=number) if number > self._outbox.sent:
+                connection.lost = f"the service expects frame {number}, which does not exist yet"
             case Welcome():
                 self._outbox.rewind(message.next_sequence, message.credit, message.policy)
                 connection.credit = message.credit
@@ -343,7 +347,7 @@ class Client:
                 round_trip_ms = (time.monotonic() - frame.sent_s) * 1000
                 reply = replace(reply, timings_ms=reply.timings_ms | {"round_trip": round_trip_ms})
                 self._replies.append(reply)
-                self._fresh_replies.append(reply)
+                self._fresh.add(reply)
                 self._decisions.extend(decision for decision in reply.decisions if not decision.refused)
                 self._changed.notify_all()
         connection.release(reply.sequence)

@@ -50,7 +50,7 @@ class Hello(_Message, frozen=True, tag="hello"):
     """
 
     stream: _Name
-    run: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    run: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     client: _Name
     awaiting: _Sequence
 

@@ -44,6 +44,7 @@ from .run import Run
 
 _BEAT_S = 0.25
 _CLIENT_SILENCE_S = 5.0
+_MOST_MESSAGES = 64  # taken in at a time, so that a flood does not keep the engine from its work
 
 
 class EngineStatus(msgspec.Struct):
@@ -140,7 +141,9 @@ class Engine:
     # --- messages -------------------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        while len(self._queue) <= self._stream.credit:
+        for _ in range(_MOST_MESSAGES):
+            if len(self._queue) > self._stream.credit:
+                return
             try:
                 peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:

@@ -15,11 +15,13 @@ from ..acquire.frame import Frame
 from ..acquire.messages import FrameHeader
 from ..acquire.reply import Cells, Reply
 from ..models.labels import Labels
+from .attempts import Attempts
 from .config import StreamConfig
 from .journal import Entry, Journal
-from .pipeline import Pipeline
+from .pipeline import Pipeline, Step
 
 _KEPT_REPLIES = 256  # more than any client can have unanswered
+_MOST_ATTEMPTS = 3
 
 
 class Run:
@@ -50,6 +52,7 @@ class Run:
         if self._masks is not None:
             self._masks.mkdir(exist_ok=True)
         self._replies: deque[Reply] = deque(maxlen=_KEPT_REPLIES)
+        self._attempts = Attempts(self.folder / "attempts")
         self._journal = Journal(self.folder / "journal")
         for entry in self._journal.entries():
             self._pipeline.restore(entry.frame, entry.restore_detections())
@@ -60,31 +63,42 @@ class Run:
         """Segment, track, decide and write down; the reply may be sent as soon as this returns."""
         if header.sequence - header.skipped != self.next_sequence:
             raise WireError(f"frame {header.sequence} is out of order; {self.next_sequence} is next")
-        reply, labels, detections = self._pipeline.step(frame)
-        messages = list(reply.messages)
-        if header.skipped and self._policy == "lossless":
-            messages.append(
-                f"{header.skipped} frames before frame {header.sequence} never arrived: the client left them out"
-            )
-        try:
-            if self._masks is not None and labels is not None:
-                _write_mask(self._masks, header.sequence, labels)
-            reply = replace(reply, messages=tuple(messages))
-            self._journal.append(Entry.of(header, detections, reply))
-        except OSError as error:
-            # Going on matters more than the log: a running experiment must not die of a full disk. But say so.
-            messages.append(f"frame {header.sequence} is not in the log: {error}")
-            reply = replace(reply, messages=tuple(messages))
+        reply, labels, detections = self._step(header, frame)
+        if self._masks is not None and labels is not None:
+            mask = self._masks / f"{header.sequence:06d}.tif"
+            reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
+        reply = _tried(reply, "it", lambda: self._journal.append(Entry.of(header, detections, reply)))
         self._keep(reply)
         return reply
 
+    def _step(self, header: FrameHeader, frame: Frame) -> Step:
+        """Run the pipeline, unless it has died of this very frame time and again."""
+        if self._begin(header.sequence) > _MOST_ATTEMPTS:
+            message = f"frame {header.sequence} is left out: the engine died of it {_MOST_ATTEMPTS} times"
+            return Step(Reply(header.sequence, Cells.none(), messages=(message,)), None, None)
+        step = self._pipeline.step(frame)
+        if not header.skipped or self._policy == "latest":
+            return step
+        message = (
+            f"{header.skipped} frames before frame {header.sequence} never came: the client left them out"
+        )
+        return step._replace(reply=_with_message(step.reply, message))
+
+    def _begin(self, sequence: int) -> int:
+        try:
+            return self._attempts.begin(sequence)
+        except OSError:  # a full disk; the journal will say so
+            return 1
+
     def replies_from(self, sequence: int) -> list[Reply]:
-        """Return the replies from ``sequence`` to the last one, in order; none is left out."""
+        """Return the replies from ``sequence`` to the last one (at most 256), in order; none is left out."""
         known = {reply.sequence: reply for reply in self._replies}
-        return [known.get(number) or _lost(number) for number in range(sequence, self.next_sequence)]
+        first = max(sequence, self.next_sequence - _KEPT_REPLIES)
+        return [known.get(number) or _lost(number) for number in range(first, self.next_sequence)]
 
     def close(self) -> None:
-        """Close the journal."""
+        """Close the files."""
+        self._attempts.close()
         self._journal.close()
 
     def _keep(self, reply: Reply) -> None:
@@ -105,6 +119,24 @@ def _run_folder(parent: Path, run: str) -> Path:
     return folder
 
 
-def _write_mask(folder: Path, sequence: int, labels: Labels) -> None:
+def _tried(reply: Reply, what: str, write: Callable[[], None]) -> Reply:
+    """Write something of a frame; if that fails, go on and say so.
+
+    Going on matters more than the log: a running experiment must not die of a full disk.
+    """
+    try:
+        write()
+    except OSError as error:
+        return _with_message(
+            reply, f"frame {reply.sequence}: {what} could not be written to the log: {error}"
+        )
+    return reply
+
+
+def _with_message(reply: Reply, message: str) -> Reply:
+    return replace(reply, messages=(*reply.messages, message))
+
+
+def _write_mask(path: Path, labels: Labels) -> None:
     image = labels.image.astype("uint16" if labels.count < 65_536 else "uint32")
-    tifffile.imwrite(folder / f"{sequence:06d}.tif", image, compression="zlib")
+    tifffile.imwrite(path, image, compression="zlib")

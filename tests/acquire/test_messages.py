@@ -20,9 +20,13 @@ from hypothesis import strategies as st
 
 def a_frame(**changes: object) -> Frame:
     pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
-    fields = dict(
-        pixels=pixels, sequence=7, time_s=3.5, axes={"time": 7, "position": "A1"}, stage_um=(1.0, -2.0)
-    )
+    fields = {
+        "pixels": pixels,
+        "sequence": 7,
+        "time_s": 3.5,
+        "axes": {"time": 7, "position": "A1"},
+        "stage_um": (1.0, -2.0),
+    }
     return Frame(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -139,6 +143,12 @@ def test_a_message_for_the_other_side_is_refused():
         wire.decode_from_client(wire.encode(wire.Answer(a_reply())))
     with pytest.raises(WireError):
         wire.decode_from_service(wire.encode(wire.Bye()))
+
+
+@pytest.mark.parametrize("run", ["", "0" * 31, "0" * 33, "0" * 32 + "\n", "../" + "0" * 29, "A" * 32])
+def test_a_run_is_32_hexadecimal_digits_and_nothing_else(run: str):
+    with pytest.raises(WireError, match="run"):
+        wire.decode_from_client(wire.encode(wire.Hello("default", run, "x", 0)))
 
 
 def test_an_extra_field_is_refused():

@@ -128,3 +128,32 @@ def test_a_segmenter_that_cannot_be_built_says_why(tmp_path: Path):
 def test_an_address_inside_one_process_is_refused(tmp_path: Path):
     with pytest.raises(LinkError, match="inproc://x cannot be served"):
         Service(single_stream(a_stream(address="inproc://x"), log=tmp_path))
+
+
+def test_a_frame_that_kills_every_engine_is_left_out_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "fragile.py").write_text(
+        "import os\n"
+        "from cytoloop.realtime.bench.blank import Blank\n"
+        "class Fragile(Blank):\n"
+        "    def segment(self, frame):\n"
+        "        if frame.pixels[0, 0] == 13:\n"
+        "            os._exit(3)\n"
+        "        return super().segment(frame)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))  # a spawned process gets it, too
+    stream = a_stream(segmenter=PluginChoice("fragile:Fragile"))
+    with (
+        Service(single_stream(stream, log=tmp_path)) as service,
+        Client(service.addresses["default"]) as client,
+    ):
+        for number in (11, 12, 13, 14, 15):
+            client.send(an_image(number))
+        assert client.drain(60)
+        replies = client.replies()
+        assert [reply.sequence for reply in replies] == list(range(5))
+        assert service.restarts["default"] == 3
+        assert "left out" in " ".join(replies[2].messages)
+        assert not any(reply.messages for reply in replies if reply.sequence != 2)
+        assert in_journal(client) == list(range(5))
