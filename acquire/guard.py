@@ -119,9 +119,11 @@ class Guard:
         for edited in self._loop.steer([event]):
             self._take_image(edited)
             self._loop.steering.take()
-            extras, self._loop.steering.extras[:] = self._loop.steering.extras[:], []
+            extras = self._loop.steering.due_extras()
             for extra in extras:
                 self._take_extra(edited, extra)
+            if extras:
+                self._loop.steering.take_after_extras()
 
     def _take_image(self, event: dict[str, Any]) -> None:
         before = self._watch.imaged

@@ -110,7 +110,7 @@ class MdaLoop(LoopBase):
         """Wait for the reply to the last image, carry out what it says, and yield the extra images it wants."""
         self.await_reply(self._key)
         self.steering.take()
-        extras, self.steering.extras[:] = self.steering.extras[:], []
+        extras = self.steering.due_extras()
         for extra in extras:
             group = event.channel.group if event.channel else self._core.getChannelGroup()
             if extra.channel and not self._core.isConfigDefined(group, extra.channel):
@@ -121,7 +121,7 @@ class MdaLoop(LoopBase):
             self.steering.counts["applied"] += 1
             self.await_reply(self._key)
         if extras:
-            self.steering.take()
+            self.steering.take_after_extras()
 
     def _issue(self, event: MDAEvent, plan: Step, step: Step) -> MDAEvent:
         """Note the event as the one that the next images come from."""

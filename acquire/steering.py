@@ -46,6 +46,7 @@ from .step import Step
 LONGEST_PAUSE_S = 60.0
 _LOG = logging.getLogger("cytoloop.loop")
 _HOLD_S = 1.0
+_TOLD_REFUSALS = 5
 
 Place: TypeAlias = "tuple[float, float] | None"
 
@@ -72,7 +73,7 @@ class Steering:
     actuators
         For the commands that an acquisition event cannot carry.
     extras
-        Whether a ``SnapExtra`` can be carried out; :attr:`extras` then holds those that wait.
+        Whether a ``SnapExtra`` can be carried out; :meth:`due_extras` then gives those that wait.
     """
 
     def __init__(
@@ -80,7 +81,6 @@ class Steering:
     ) -> None:
         self.hardware: Hardware | None = None
         self.stopped = ""
-        self.extras: list[SnapExtra] = []
         self.counts: Counter[str] = Counter()
         self._client, self._outgoing, self._actuators = client, outgoing, tuple(actuators)
         self._takes_extras = extras
@@ -89,7 +89,9 @@ class Steering:
         self._exposures: dict[tuple[str, str] | None, _Change] = {}
         self._properties: list[tuple[str, str, str]] = []
         self._skip = 0
+        self._extras: list[SnapExtra] = []
         self._later: list[Decision] = []
+        self._told: Counter[tuple[str, str]] = Counter()
         self._interrupted = threading.Event()
         self._handlers: dict[type, Callable[[Decision, Any], None]] = {
             MoveStage: self._move_stage,
@@ -110,7 +112,7 @@ class Steering:
         """Forget what holds for one acquisition only; the loop calls it when it guards the next one."""
         self.stopped = ""
         self._skip = 0
-        self.extras.clear()
+        self._extras.clear()
 
     def take(self) -> None:
         """Read the mailbox and carry out all that is due; never raises."""
@@ -146,10 +148,21 @@ class Steering:
                 ]
         return new
 
+    def due_extras(self) -> list[SnapExtra]:
+        """Return the extra images that wait, and wait for them no longer."""
+        due, self._extras = self._extras, []
+        return due
+
     def refuse_extra(self, reason: str) -> None:
         """Say and count that an extra image cannot be taken."""
         _LOG.warning("extra image refused: %s", reason)
         self.counts["failed"] += 1
+
+    def take_after_extras(self) -> None:
+        """As :meth:`take`, but an extra image cannot ask for another one, or there might be no end."""
+        self.take()
+        for _ in self.due_extras():
+            self.refuse_extra("an extra image cannot ask for another one")
 
     # --- decisions ------------------------------------------------------------------------------------------
 
@@ -215,7 +228,7 @@ class Steering:
             raise ActuatorError("SnapExtra needs mode='lockstep' and events submitted through the guard")
         if command.exposure_ms is not None:
             _check_exposure(command.exposure_ms)
-        self.extras.append(command)
+        self._extras.append(command)
 
     def _skip_steps(self, decision: Decision, command: Skip) -> None:
         self._skip = max(self._skip, command.events)
@@ -237,9 +250,16 @@ class Steering:
         _LOG.info("acquisition stopped by %s", self.stopped)
 
     def _refuse(self, decision: Decision, reason: str, count: str) -> None:
+        """Count, and say the first few of a kind: a rule that is wrong may be wrong for every frame."""
         name = type(decision.command).__name__
-        _LOG.warning("%s: %s after frame %d refused: %s", decision.rule, name, decision.sequence, reason)
         self.counts[count] += 1
+        told = self._told[decision.rule, name]
+        if told < _TOLD_REFUSALS:
+            self._told[decision.rule, name] += 1
+            more = " (further ones are only counted)" if told + 1 == _TOLD_REFUSALS else ""
+            _LOG.warning(
+                "%s: %s after frame %d refused: %s%s", decision.rule, name, decision.sequence, reason, more
+            )
 
     # --- steps ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -67,3 +67,27 @@ class ScriptedLink:
 def scripted() -> Any:
     """Return the class, so that a test can make a link with a script of its own."""
     return ScriptedLink
+
+
+@pytest.fixture
+def core(engine: Any) -> Iterator[Any]:
+    """The core of the running pycro-manager engine with a small 16-bit camera; put back afterwards."""
+    engine.setProperty("Camera", "PixelType", "16bit")
+    engine.setProperty("Camera", "OnCameraCCDXSize", "64")
+    engine.setProperty("Camera", "OnCameraCCDYSize", "64")
+    _rest(engine, exposure_ms=1)
+    yield engine
+    for name in ("snap_image", "set_xy_position"):
+        engine.__dict__.pop(name, None)
+    engine.setProperty("Camera", "PixelType", "8bit")
+    engine.setProperty("Camera", "OnCameraCCDXSize", "512")
+    engine.setProperty("Camera", "OnCameraCCDYSize", "512")
+    _rest(engine, exposure_ms=10)
+
+
+def _rest(engine: Any, exposure_ms: float) -> None:
+    engine.setProperty("Camera", "Gain", "0")
+    engine.setExposure(exposure_ms)
+    engine.setXYPosition(0, 0)
+    engine.setPosition(0)
+    engine.waitForSystem()

@@ -21,28 +21,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 
 
 @pytest.fixture
-def core(engine: Any) -> Iterator[Any]:
-    engine.setProperty("Camera", "PixelType", "16bit")
-    engine.setProperty("Camera", "OnCameraCCDXSize", "64")
-    engine.setProperty("Camera", "OnCameraCCDYSize", "64")
-    engine.setExposure(1)
-    engine.setXYPosition(0, 0)
-    engine.setPosition(0)
-    engine.waitForSystem()
-    yield engine
-    for name in ("snap_image", "set_xy_position"):
-        engine.__dict__.pop(name, None)
-    engine.setProperty("Camera", "PixelType", "8bit")
-    engine.setProperty("Camera", "OnCameraCCDXSize", "512")
-    engine.setProperty("Camera", "OnCameraCCDYSize", "512")
-    engine.setProperty("Camera", "Gain", "0")
-    engine.setExposure(10)
-    engine.setXYPosition(0, 0)
-    engine.setPosition(0)
-    engine.waitForSystem()
-
-
-@pytest.fixture
 def acquisition(core: Any) -> Callable[..., Any]:
     from pycromanager import Acquisition
 
