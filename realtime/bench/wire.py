@@ -234,6 +234,7 @@ def _against_live_engine(hostile: list[list[bytes]], progress: Progress) -> dict
             if number % _HONEST_EVERY == 0:
                 client.send(image)
                 progress("flooding a live engine", number, len(hostile))
+        drained = _all_read(attacker)
         answered = client.drain(60.0)
         attacker.close()
         stats, damaged = client.stats(), engine.status.damaged
@@ -242,5 +243,15 @@ def _against_live_engine(hostile: list[list[bytes]], progress: Progress) -> dict
             "refused_by_engine": damaged,
             "honest_frames": stats.sent,
             "honest_answered": stats.acknowledged,
-            "survived": bool(connected and answered and stats.acknowledged == stats.sent),
+            "survived": bool(connected and drained and answered and stats.acknowledged == stats.sent),
         }
+
+
+def _all_read(attacker: zmq.Socket[bytes]) -> bool:
+    """Wait until the engine has read the whole flood: until it refuses what was sent last."""
+    attacker.send(wire.encode(wire.Hello("the end of the flood", "0" * 32, "attacker", 0)))
+    while attacker.poll(30_000):
+        message = wire.decode_from_service(attacker.recv())
+        if isinstance(message, wire.Refusal) and "the end of the flood" in message.reason:
+            return True
+    return False
