@@ -32,6 +32,7 @@ import pytest
 from cytoloop.acquire.addresses import DEFAULT_ADDRESS
 from cytoloop.acquire.keys import make_keys
 from cytoloop.realtime.cli.app import cytoloop
+from cytoloop.realtime.cli.bench import BENCHES
 from cytoloop.realtime.config import StreamConfig, load_experiment
 from cytoloop.realtime.engine_thread import EngineThread
 
@@ -181,21 +182,36 @@ def commands_of(page: Path) -> list[str]:
 
 
 @pages
-def test_every_command_is_one_that_the_command_line_knows(page: Path):
-    inline = re.findall(r"`(cytoloop [a-z][^`]*)`", text_of(page))
-    for line in [*commands_of(page), *inline]:
+def test_every_command_is_one_that_the_command_line_takes(page: Path):
+    for line in commands_of(page):
         if line.startswith("cytoloop "):
-            check_command(shlex.split(line)[1:])
+            command, context, words = found_command(line)
+            try:
+                command.make_context(context.info_name, words, parent=context.parent)
+            except click.BadParameter as error:  # the files of the examples are not here
+                assert "does not exist" in error.message, line
 
 
-def check_command(words: list[str]) -> None:
-    command: click.Command = cytoloop
-    context = click.Context(cytoloop)
+@pages
+def test_every_command_that_the_text_names_exists_with_its_options(page: Path):
+    for line in re.findall(r"`(cytoloop [a-z][^`]*)`", text_of(page)):
+        command, context, words = found_command(line)
+        command.make_parser(context).parse_args(words)  # raises for an option that is not there
+
+
+def found_command(line: str) -> tuple[click.Command, click.Context, list[str]]:
+    """Return the command that a line names, its context and the rest of the words."""
+    command, context, words = cytoloop, click.Context(cytoloop), shlex.split(line)[1:]
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        name, found, words = command.resolve_command(context, words)
-        assert found is not None, f"no command {name}"
-        command, context = found, click.Context(found, info_name=name, parent=context)
-    command.make_parser(context).parse_args(list(words))  # raises for an option that is not there
+        name, command, words = command.resolve_command(context, words)
+        context = click.Context(command, info_name=name, parent=context)
+    return command, context, list(words)
+
+
+def test_every_command_and_every_measurement_has_its_lines():
+    named = {tuple(shlex.split(line)[1:3]) for line in commands_of(ROOT / "docs" / "commands.md")}
+    assert {name for name, *_ in named} == set(cytoloop.commands)
+    assert {rest[0] for name, *rest in named if name == "bench"} == set(BENCHES)
 
 
 @pages
