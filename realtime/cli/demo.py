@@ -16,7 +16,7 @@ from .output import DONE, FAILED, Output, command
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("cytoloop-demo"),
     show_default=True,
-    help="Folder for the report, the figures and the recordings.",
+    help="Folder for the report, the figures and the recordings; NAME-2 is made where NAME is not empty.",
 )
 @click.option("--seed", default=0, show_default=True, help="Another seed is another sample.")
 def demo(output: Output, out: Path, seed: int) -> int:
@@ -25,21 +25,30 @@ def demo(output: Output, out: Path, seed: int) -> int:
     Three acts in about two minutes: the stage follows a cell, cells that divide are stimulated, and the
     service is killed and restarted while the acquisition goes on. Needs cytoloop[demo].
     """
-    from ..demo import run_demo  # pyright: ignore
+    from ..demo import Show, run_demo
 
     with output.progress() as progress:
-        values: dict[str, Any] = run_demo(out, progress, seed)
+        values = run_demo(out, Show(progress, output.message), seed)
     output.result(values, lambda: _summary(values))
-    return FAILED if values.get("ok") is False else DONE
+    return DONE if values["ok"] else FAILED
 
 
 def _summary(values: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("act", "frames expected", "acquired", "decided", "p50 ms", "p99 ms")
     for act in values["acts"]:
         latency = act["latency_ms"]
         counts = (act["frames_expected"], act["frames_acquired"], act["frames_decided"])
         table.add_row(act["name"], *map(str, counts), f"{latency['p50']:.1f}", f"{latency['p99']:.1f}")
-    return Group(table, f"Look at {values['report']}")
+    promises = [_promise(promise) for act in values["acts"] for promise in act["promises"]]
+    return Group(table, *promises, Text(f"Look at {values['report']}"))
+
+
+def _promise(promise: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    mark = ("kept    ", "green") if promise["kept"] else ("NOT KEPT", "bold red")
+    return Text.assemble(mark, f"  {promise['text']}: {promise['found']}")
