@@ -19,6 +19,7 @@ _LASTING_THREADS = (
     "Acq Eng event generator",
     "zarr_io",  # zarr runs one event loop for the process, and asyncio keeps its workers
     "asyncio_",
+    "tqdm_monitor",  # of the libraries that score
 )
 _PYZMQ_THREAD = "GarbageCollectorThread"  # frees what was sent without a copy
 _PATIENCE_S = 3.0
