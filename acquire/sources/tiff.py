@@ -73,7 +73,8 @@ class TiffSource(Recording):
         frames, damage = self._plan.frames, self._plan.damage
         if frames and not damage:
             try:
-                self._headers(frames[-1])
+                with at_frame(self.path, len(frames) - 1):
+                    self._headers(frames[-1])
             except SourceError as error:
                 damage = error.reason
         if damage:

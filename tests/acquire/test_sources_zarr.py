@@ -88,6 +88,8 @@ def test_axes_units_and_channel_names_come_from_the_metadata(tmp_path: Path, for
         {"form": 3, "compressors": None},
         {"form": 3, "chunk_key_encoding": {"name": "v2", "separator": "."}},
         {"form": 3, "chunks": (3, 9, 10)},
+        {"form": 3, "compressors": zarr.codecs.GzipCodec()},
+        {"form": 3, "compressors": zarr.codecs.BloscCodec(typesize=2), "shards": (1, 5, 6)},
         {"form": 3, "shards": (3, 10, 12)},
         {"form": 3, "shards": (1, 5, 6)},
     ],
