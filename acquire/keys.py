@@ -4,7 +4,8 @@ A folder of keys, as :func:`make_keys` writes it::
 
     service.key_secret      stays on the computer of the service
     service.key             public: every client needs it
-    clients/NAME.key        public: one for each client that may connect; delete one to lock it out
+    clients/NAME.key        public: one for each client that may connect; to lock
+                            one out, delete it and restart the service
     NAME/service.key        the folder to copy to the microscope computer NAME ...
     NAME/client.key_secret  ... where it is given as ``keys=``
 """

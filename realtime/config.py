@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -150,7 +151,8 @@ def load_experiment(path: str | Path) -> Experiment:
     """Read and completely check an experiment file.
 
     Every segmenter, tracker and rule is constructed once, so that what starts afterwards cannot fail for its
-    options. Folders named in the file are relative to it; in the result they are absolute.
+    options. Folders named in the file are relative to it; in the result they are absolute. ``module:Class``
+    is also looked for beside the file, whose folder joins the end of ``sys.path`` (engine processes get it).
 
     Raises
     ------
@@ -158,6 +160,9 @@ def load_experiment(path: str | Path) -> Experiment:
         Holds every problem that was found, each with file, line, key, reason and the nearest known name.
     """
     document = read_document(Path(path))
+    folder = str(document.folder.absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)
     experiment = _read_experiment(document)
     document.finish()
     return experiment

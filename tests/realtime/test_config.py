@@ -16,6 +16,7 @@ from cytoloop.models.labels import Labels
 from cytoloop.realtime.config import StreamConfig, load_experiment, single_stream
 from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.rules.rule import Moment, Verdict
+from cytoloop.realtime.server import Service
 from cytoloop.trackers.tracks import Tracks
 
 
@@ -418,3 +419,15 @@ def test_a_configuration_made_in_code_is_checked_too() -> None:
         StreamConfig(name="../up")
     with pytest.raises(ConfigurationError, match="x_um"):
         Limits(x_um=(1.0, 0.0))
+
+
+def test_a_plugin_beside_the_experiment_file_is_found_also_by_the_engine(tmp_path: Path):
+    (tmp_path / "beside_me.py").write_text(
+        "from cytoloop.realtime.bench.blank import Blank\nclass Mine(Blank):\n    pass\n"
+    )
+    path = tmp_path / "experiment.toml"
+    path.write_text(
+        '[streams.default]\naddress = "tcp://127.0.0.1:0"\nsegmenter = { use = "beside_me:Mine" }\n'
+    )
+    with Service(load_experiment(path)) as service:
+        assert service.status()["default"].address.startswith("tcp://127.0.0.1:")
