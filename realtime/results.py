@@ -18,7 +18,7 @@ import msgspec
 import tifffile
 
 from ..acquire.reply import Decision
-from .ctc_writer import CtcWriter
+from ..trackers.export import CtcWriter
 from .journal import Entry, read_journal
 from .progress import Progress, silent
 

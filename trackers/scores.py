@@ -114,6 +114,7 @@ def _challenge_scores(
 
 def _graph_scores(result: Path, truth: Path) -> dict[str, float]:
     try:
+        from tqdm import tqdm
         from traccuracy import run_metrics
         from traccuracy.loaders import load_ctc_data
         from traccuracy.matchers import IOUMatcher
@@ -121,6 +122,7 @@ def _graph_scores(result: Path, truth: Path) -> dict[str, float]:
     except ImportError as error:
         raise MissingExtraError("traccuracy", "scores") from error
     tra = truth / "TRA"
+    tqdm.monitor_interval = 0  # its progress bars would start a thread that stays
     graphs = [
         load_ctc_data(str(folder), str(folder / table), run_checks=False)
         for folder, table in ((tra, "man_track.txt"), (result, "res_track.txt"))
@@ -129,10 +131,16 @@ def _graph_scores(result: Path, truth: Path) -> dict[str, float]:
     matcher = IOUMatcher(iou_threshold=MARKER_IOU, one_to_one=True)
     rows, _ = run_metrics(graphs[0], graphs[1], matcher, [BasicMetrics(), DivisionMetrics()])
     links, divisions = (row["results"] for row in rows)
+    divisions = divisions["Frame Buffer 0"]
     return {
-        "edge_f1": _number(links["Edge F1"]),
-        "division_f1": _number(divisions["Frame Buffer 0"]["Division F1"]),
+        "edge_f1": _f1(links["Edge F1"], links["Total GT Edges"]),
+        "division_f1": _f1(divisions["Division F1"], divisions["Total GT Divisions"]),
     }
+
+
+def _f1(value: float, true_ones: int) -> float:
+    """Return an F1; traccuracy gives NaN also where nothing right was found, which is 0 if there was something."""
+    return 0.0 if true_ones and math.isnan(value) else _number(value)
 
 
 def _number(value: Any) -> float:

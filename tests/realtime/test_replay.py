@@ -17,9 +17,9 @@ from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.reply import Decision, Division
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.config import PluginChoice, StreamConfig
-from cytoloop.realtime.ctc_writer import CtcWriter
 from cytoloop.realtime.replay import replay
 from cytoloop.realtime.results import write_results
+from cytoloop.trackers.export import CtcWriter
 
 FRAMES, SIZE = 8, 160
 STARTS = np.array([[30, 30], [40, 110], [90, 60], [120, 120]])
@@ -173,6 +173,18 @@ def test_given_masks_and_right_tracks_score_full_marks(tmp_path: Path, capsys: p
     assert told["latency_ms"]["p50"] <= told["latency_ms"]["p99"]
     assert told["settings"]["segmenter"]["options"] == {"path": str(truth)}
     assert images.is_dir()
+
+
+def test_a_tracker_that_knows_no_divisions_scores_0_on_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("ctc_metrics", reason="the scores extra is not installed")
+    images = a_sequence(tmp_path)
+    truth = tmp_path / "01_GT" / "TRA"
+    assert leave("evaluate", "--sequence", images, "--labels", truth, "--tracker", "nearest", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["division_f1"] == 0
+    assert told["edge_f1"] > 0.8
 
 
 def test_an_evaluation_without_ground_truth_or_tracker_is_wrong_usage(
