@@ -260,7 +260,7 @@ def draw_latency(axes: Any, latency_ms: Any) -> None:
     axes.set_xscale("log")
     for place, (name, values) in enumerate(latency_ms.items()):
         paint, found = SERIES[place % len(SERIES)], percentiles(values)
-        label = f"{name}  p50 {found['p50']:.3g}  p99 {found['p99']:.3g} ms"
+        label = f"{name}  p50 {found['p50']:.4g}  p99 {found['p99']:.4g} ms"
         axes.hist(values, bins=bins, color=paint, alpha=0.3)
         axes.hist(values, bins=bins, color=paint, histtype="step", linewidth=1.6, label=label)
         for key, style in (("p50", "-"), ("p99", "--")):

@@ -79,7 +79,7 @@ def play(core: Any, work: Path, out: Path, show: Show, *, seed: int, frames: int
         + (f" and would have left the field at frame {gone}" if gone else "")
         + f"; it stayed within {p95:.1f} µm of the centre."
     )
-    text = f"followed cell within {WITHIN_UM:g} µm of the centre (p95, last half)"
+    text = f"cell within {WITHIN_UM:g} µm of the centre (p95, last half)"
     promises = [every_frame(take), cells_found(take), Promise(text, f"{p95:.2f} µm", p95 <= WITHIN_UM)]
     return Followed(take, promises, cell_um, stage_um)
 

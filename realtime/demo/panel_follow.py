@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ..report_figure import FAINT, GRID, INK, SERIES, contrast, draw_scale_bar, outlines, prepare
-from .follow import RUNAWAY, WITHIN_UM, Followed, half_field_um
+from .follow import RUNAWAY, WITHIN_UM, Followed, half_field_um, p95_last_half
 from .panels import FOLLOWED, Crop, draw_strip, say
 
 _STILLS = 5
@@ -93,13 +93,26 @@ def _outline(act: Followed, frame: int) -> list[NDArray[np.float64]]:
 
 
 def _draw_distance(act: Followed, axes: Any) -> None:
-    prepare(axes, "Distance of the cell from the centre of the field (truth)", "frame", "µm")
+    prepare(axes, "Distance of the cell from the centre of the field", "frame", "µm")
     frames, half = np.arange(len(act.cell_um)), half_field_um(act.take.microscope)
     top = max(float(act.left_alone_um.max()), half) * 1.12
     axes.axhspan(half, top, color=GRID, alpha=0.7, zorder=0)
-    axes.text(1, half + 0.03 * top, "outside the field", color=FAINT, fontsize=9, va="bottom")
-    axes.plot(frames, act.left_alone_um, color=SERIES[1], linewidth=2, label="stage at rest")
-    axes.plot(frames, act.distance_um, color=FOLLOWED, linewidth=2, label="stage steered")
+    axes.text(0.015 * frames[-1], 0.97 * top, "outside the field", color=FAINT, fontsize=9.5, va="top")
+    axes.plot(frames, act.left_alone_um, color=SERIES[1], linewidth=2.2)
+    axes.plot(frames, act.distance_um, color=FOLLOWED, linewidth=2.2)
+    at = round(0.52 * len(frames))
+    axes.text(
+        at - 2, act.left_alone_um[at], "stage at rest", color=SERIES[1], fontsize=9.5, ha="right", va="bottom"
+    )
+    words = f"stage steered: {p95_last_half(act.distance_um):.1f} µm"
+    axes.text(
+        0.985 * frames[-1],
+        WITHIN_UM + 0.03 * top,
+        words,
+        color=FOLLOWED,
+        fontsize=9.5,
+        ha="right",
+        va="bottom",
+    )
     axes.axhline(WITHIN_UM, color=FAINT, linestyle="--", linewidth=1)
     axes.set(ylim=(0, top), xlim=(0, frames[-1]))
-    axes.legend(loc="center left", fontsize=9, frameon=False, labelcolor=INK)

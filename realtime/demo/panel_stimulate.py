@@ -24,13 +24,16 @@ def draw(act: Stimulated, image: Any, strip: list[Any], plot: Any) -> None:
     family = _family(act)
     if family is not None:
         _draw_family(act, strip, family)
+    for place in strip:
+        place.set_visible(family is not None)
     _draw_answer(act, plot)
 
 
 def _picture(act: Stimulated) -> Picture:
     """Return the frame with most stimulations shortly before it."""
     take = act.take
-    per_frame = np.bincount([pulse.frame for pulse in take.microscope.stimulations], minlength=take.expected)
+    pulses = np.array([pulse.frame for pulse in take.microscope.stimulations], np.int64)
+    per_frame = np.bincount(pulses, minlength=take.expected)
     recent = np.convolve(per_frame, np.ones(_RECENT))[: take.expected]
     recent[: take.expected // 2] = 0
     frame = int(recent.argmax())
@@ -89,12 +92,12 @@ def _centre(act: Stimulated, family: tuple[Daughter, Daughter], frame: int) -> t
 
 def _draw_family(act: Stimulated, strip: list[Any], family: tuple[Daughter, Daughter]) -> None:
     born = family[0].born
-    texts = {-1: "mother", 0: "divided: light"}
+    texts = {-1: "mother", 0: "light on"}
     crops = [
         Crop(
             born + moment,
             _centre(act, family, born + moment),
-            texts.get(moment, f"+{moment} frames"),
+            texts.get(moment, f"+{moment}"),
             LIGHT if moment == 0 else INK,
             LIGHT if moment == 0 else "#272e38",
         )
@@ -104,13 +107,13 @@ def _draw_family(act: Stimulated, strip: list[Any], family: tuple[Daughter, Daug
 
 
 def _draw_answer(act: Stimulated, axes: Any) -> None:
-    prepare(axes, "Answer of cells born in the movie (truth)", "frames since division", "reporter")
+    prepare(axes, "Answer of the cells born in the movie", "frames since division", "reporter")
     for lit, paint, name in ((True, LIGHT, "stimulated"), (False, FAINT, "not stimulated")):
         curves = act.curve(lit=lit)
         _draw_band(axes, curves, paint, f"{name}, {len(curves)} cells")
     axes.set(xlim=(0, CURVE_FRAMES - 1))
     axes.set_ylim(bottom=-0.05)
-    axes.legend(loc="center right", fontsize=9, frameon=False, labelcolor=INK)
+    axes.legend(loc="center right", fontsize=9.5, frameon=False, labelcolor=INK)
 
 
 def _draw_band(axes: Any, curves: NDArray[np.float64], paint: str, name: str) -> None:

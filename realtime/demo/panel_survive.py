@@ -9,8 +9,10 @@ import numpy as np
 from ..report import Mark, Picture
 from ..report_figure import FAINT, INK, SERIES, draw_picture, prepare
 from .follow import RUNAWAY
-from .panels import FAULT, FOLLOWED, Crop, draw_strip
-from .survive import Survived
+from .panels import FAULT, Crop, draw_strip
+from .survive import Fault, Survived
+
+_SOON = 6
 
 
 def draw(act: Survived, image: Any, strip: list[Any], plot: Any) -> None:
@@ -38,37 +40,38 @@ def _picture(act: Survived) -> Picture:
 
 
 def _draw_stills(act: Survived, strip: list[Any]) -> None:
-    """Draw the field just before and just after each fault, and at the end."""
+    """Draw the middle of the field while the engine is away and soon after, and at the end."""
     take, last = act.take, len(act.take.matches) - 1
-    moments = [(frame, text) for fault in act.faults for frame, text in _around(act, fault.frame, fault.kind)]
-    moments = [*moments[:4], (last, "end")]
-    crops = [
-        Crop(frame, take.centre_px, text, FAULT if text.startswith("during") else INK,
-             FAULT if text.startswith("during") else FOLLOWED)
-        for frame, text in moments
-    ]  # fmt: skip
-    draw_strip(strip, take, crops, half_px=75)
+    crops: list[Crop] = []
+    for fault in act.faults[:2]:
+        during, after = _around(act, fault)
+        crops.append(Crop(during, take.centre_px, _signed(fault.kind), FAULT, FAULT))
+        crops.append(Crop(after, take.centre_px, "back"))
+    draw_strip(strip, take, [*crops, Crop(last, take.centre_px, "end")], half_px=64)
 
 
-def _around(act: Survived, frame: int, kind: str) -> list[tuple[int, str]]:
-    """Return a frame in the middle of an outage and one soon after it."""
-    fault = next(fault for fault in act.faults if fault.frame == frame)
+def _around(act: Survived, fault: Fault) -> tuple[int, int]:
+    """Return the last frame that was taken during an outage, and one soon after it."""
     end_s = fault.at_s + fault.recovery_ms / 1000
     missed = np.flatnonzero((act.acquired_s > fault.at_s) & (act.acquired_s < end_s))
-    during = int(missed[-1]) if len(missed) else frame
-    after = min(int(np.searchsorted(act.acquired_s, end_s)) + 4, len(act.acquired_s) - 1)
-    return [(during, f"during the {kind}"), (after, "after")]
+    during = int(missed[-1]) if len(missed) else fault.frame
+    return during, min(during + _SOON, len(act.acquired_s) - 1)
+
+
+def _signed(kind: str) -> str:
+    return kind.replace("-", "−")
 
 
 def _draw_timeline(act: Survived, axes: Any) -> None:
-    prepare(axes, "Frames acquired and decided", "s", "frames")
+    prepare(axes, "No frame is lost while the engine is away", "s", "frames")
     order = np.arange(1, len(act.acquired_s) + 1)
     for fault in act.faults:
-        axes.axvspan(fault.at_s, fault.at_s + fault.recovery_ms / 1000, color=FAULT, alpha=0.22, linewidth=0)
+        end_s = fault.at_s + np.nan_to_num(fault.recovery_ms, nan=0.0) / 1000
+        axes.axvspan(fault.at_s, end_s, color=FAULT, alpha=0.22, linewidth=0)
         axes.axvline(fault.at_s, color=FAULT, linewidth=1.4)
-        axes.text(fault.at_s - 0.1, len(order) * 0.97, f"{fault.kind}\n{fault.recovery_ms:.0f} ms",
+        axes.text(fault.at_s - 0.15, len(order) * 0.98, f"{_signed(fault.kind)}\nback in\n{fault.recovery_ms:.0f} ms",
                   color=FAULT, fontsize=9, va="top", ha="right")  # fmt: skip
-    axes.step(act.acquired_s, order, where="post", color=FAINT, linewidth=2.6, label="acquired")
-    axes.step(act.decided_s, order, where="post", color=SERIES[3], linewidth=1.6, label="decided")
-    axes.set(xlim=(0, None), ylim=(0, len(order) * 1.04))
-    axes.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
+    axes.step(act.acquired_s, order, where="post", color=FAINT, linewidth=3, label="acquired")
+    axes.step(act.decided_s, order, where="post", color=SERIES[3], linewidth=1.7, label="decided")
+    axes.set(xlim=(act.acquired_s[1] - 0.4, None), ylim=(0, len(order) * 1.04))
+    axes.legend(loc="lower right", fontsize=9.5, frameon=False, labelcolor=INK)

@@ -52,7 +52,12 @@ def draw_strip(axes: Sequence[Any], take: Take, crops: Sequence[Crop], half_px: 
         for label in np.unique(labels[labels > 0]).tolist():
             lines = outlines((labels == label).astype(np.int32))[0]
             track = int(tracks[label - 1])
-            place.add_collection(LineCollection(lines, colors=colour(track), linewidths=1.1))
+            place.add_collection(LineCollection(lines, colors=colour(track), linewidths=1.2))
+            rows, columns = np.nonzero(labels == label)
+            x, y = columns.mean(), rows.max()
+            if max(abs(x - half_px), abs(y - half_px)) < 0.75 * half_px:
+                place.text(x, y + 0.06 * half_px, str(track), color=colour(track), fontsize=7, ha="center", va="top",
+                           path_effects=[withStroke(linewidth=2, foreground=BACKGROUND)])  # fmt: skip
         place.set(xticks=[], yticks=[], xlim=(-0.5, 2 * half_px - 0.5), ylim=(2 * half_px - 0.5, -0.5))
         for spine in place.spines.values():
             spine.set(color=crop.frame_paint, linewidth=1.4)

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from ..report import RunReport
 from ..report_figure import BACKGROUND, FAINT, INK, draw_latency, draw_scores, prepare
 from . import panel_follow, panel_stimulate, panel_survive
-from .promise import Promise
 
 if TYPE_CHECKING:
     from .play import Played
@@ -36,10 +35,12 @@ def draw(played: Played, report: RunReport, target: Path) -> None:
         box = image.get_subplotspec().get_position(figure)
         heading: Any = {"color": INK, "fontsize": 14.5, "fontweight": "bold"}
         figure.text(box.x0, box.y1 + 0.019, f"{number}  {act.take.title}", **heading)
-    below = figure.add_gridspec(1, 3, left=0.045, right=0.985, top=0.225, bottom=0.04, wspace=0.13)
+    below = figure.add_gridspec(
+        1, 3, left=0.045, right=0.985, top=0.222, bottom=0.04, wspace=0.1, width_ratios=(1, 0.75, 1.5)
+    )
     draw_latency(figure.add_subplot(below[0]), report.latency_ms)
     draw_scores(figure.add_subplot(below[1]), report.scores)
-    _draw_promises(figure.add_subplot(below[2]), [p for act in played.acts for p in act.promises])
+    _draw_promises(figure.add_subplot(below[2]), played)
     figure.savefig(target)
 
 
@@ -55,14 +56,19 @@ def _column(figure: Any, place: Any) -> tuple[Any, list[Any], Any]:
     )
 
 
-def _draw_promises(axes: Any, promises: list[Promise]) -> None:
-    """List what was promised, each with a tick or a cross."""
-    prepare(axes, "Promises")
+def _draw_promises(axes: Any, played: Played) -> None:
+    """List what was promised and what was found, each with a tick or a cross."""
+    prepare(axes, "Promises, checked against the ground truth")
     axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
     axes.grid(False)
-    for row, promise in enumerate(promises):
-        y = 1 - (row + 0.6) / (len(promises) + 0.2)
+    listed = [
+        (number, promise) for number, act in enumerate(played.acts, start=1) for promise in act.promises
+    ]
+    for row, (number, promise) in enumerate(listed):
+        y = 1 - (row + 0.7) / (len(listed) + 0.4)
         paint = _KEPT if promise.kept else _BROKEN
-        axes.text(0.015, y, "✓" if promise.kept else "✗", color=paint, fontsize=10, va="center",
-                  fontfamily="DejaVu Sans", fontweight="bold")  # fmt: skip
-        axes.text(0.055, y, promise.text, color=INK if promise.kept else paint, fontsize=8, va="center")
+        axes.text(
+            0.012, y, "✓" if promise.kept else "✗", color=paint, fontsize=10, va="center", fontweight="bold"
+        )
+        axes.text(0.045, y, f"{number}  {promise.text}", color=INK, fontsize=8.5, va="center")
+        axes.text(0.99, y, promise.found, color=paint, fontsize=8.5, va="center", ha="right")

@@ -121,15 +121,20 @@ def fresh_folder(wanted: Path) -> Path:
     return folder
 
 
-def _figures(played: Played) -> dict[str, Any]:
-    """Return the figures under the names that scripts read."""
-    followed, stimulated, survived = played.followed, played.stimulated, played.survived
-    broken = [
+def broken_promises(acts: Sequence[Act]) -> list[str]:
+    """Name every promise that was not kept, with its act and what was found."""
+    return [
         f"{act.take.name}: {promise.text} ({promise.found})"
-        for act in played.acts
+        for act in acts
         for promise in act.promises
         if not promise.kept
     ]
+
+
+def _figures(played: Played) -> dict[str, Any]:
+    """Return the figures under the names that scripts read."""
+    followed, stimulated, survived = played.followed, played.stimulated, played.survived
+    broken = broken_promises(played.acts)
     return {
         "acts": [_act(act) for act in played.acts],
         "follow": {"distance_um_p95_last_half": round(follow.p95_last_half(followed.distance_um), 3)},

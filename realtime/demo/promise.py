@@ -28,8 +28,8 @@ class Promise:
 
 def every_frame(take: Take) -> Promise:
     """Promise that no frame is lost, doubled or out of order."""
-    found = f"{take.acquired} on disk, {take.decided} decided of {take.expected}"
-    return Promise("every frame acquired, and decided once and in order", found, take.is_whole)
+    found = f"{take.acquired} kept, {take.decided} decided of {take.expected}"
+    return Promise("every frame kept, and decided once and in order", found, take.is_whole)
 
 
 def cells_found(take: Take) -> Promise:

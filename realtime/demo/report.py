@@ -37,9 +37,9 @@ def _report(played: Played, seed: int, seconds: float) -> RunReport:
     stimulated, survived = played.stimulated, played.survived
     takes = [act.take for act in played.acts]
     same = sum(fault.same for fault in survived.faults) / max(sum(f.both for f in survived.faults), 1)
-    scores = {f"detection F1, {take.name}": take.f1 for take in takes}
-    scores["stimulations on true daughters"] = stimulated.on_true_division / max(stimulated.fired, 1)
-    scores["identities kept across faults"] = same
+    scores = {f"F1, {take.name}": take.f1 for take in takes}
+    scores["light on daughters"] = stimulated.on_true_division / max(stimulated.fired, 1)
+    scores["identities kept"] = same
     frames = sum(take.expected for take in takes)
     figures = {
         promise.text: f"{promise.found}" if promise.kept else f"NOT KEPT: {promise.found}"

@@ -109,6 +109,7 @@ class Scene:
         with ExitStack() as stack:
             stage = str(core.get_xy_stage_device())
             stack.callback(core.set_xy_position, float(core.get_x_position()), float(core.get_y_position()))
+            stack.callback(core.set_exposure, float(core.get_exposure()))
             core.set_xy_position(*cast.start_um)
             core.wait_for_device(stage)
             stack.enter_context(install_behind(core, cast.microscope))

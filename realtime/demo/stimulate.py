@@ -86,7 +86,7 @@ def play(core: Any, work: Path, out: Path, show: Show, *, seed: int, frames: int
     )
     cast = Cast(
         "stimulate",
-        "New daughters are stimulated, and answer",
+        "New daughters are stimulated",
         microscope,
         stream,
         mode="lockstep",
@@ -112,12 +112,12 @@ def play(core: Any, work: Path, out: Path, show: Show, *, seed: int, frames: int
             every_frame(take),
             cells_found(take),
             Promise(
-                f"{TRUE_AT_LEAST:.0%} of stimulations on cells born in the last {WITHIN_FRAMES} frames",
+                f"{TRUE_AT_LEAST:.0%} of light on cells born in the last {WITHIN_FRAMES} frames",
                 f"{right} of {len(pulses)}",
                 len(pulses) > 0 and right >= TRUE_AT_LEAST * len(pulses),
             ),
             Promise(
-                "stimulated daughters answer, others of the same age do not",
+                "they answer, other cells of the same age do not",
                 f"reporter {lit:.2f} against {dark:.2f}",
                 lit > 0.5 and not dark > 0.1,
             ),

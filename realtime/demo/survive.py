@@ -170,17 +170,17 @@ def _survived(
         every_frame(take),
         cells_found(take),
         Promise(
-            "the engine is broken on purpose and replaced each time",
-            f"{restarts} replaced, {', '.join(f'{f.kind}: {f.recovery_ms:.0f} ms' for f in faults)}",
+            "engine killed and hung on purpose, each time replaced",
+            " and ".join(f"{f.kind} {f.recovery_ms:.0f} ms" for f in faults),
             recovered and restarts >= len(faults),
         ),
         Promise(
-            "identities and decisions are those of an engine that was never broken",
+            "identities and decisions as if it had never been broken",
             f"{differing} frames differ",
             differing == 0,
         ),
         Promise(
-            f"{SAME_AT_LEAST:.0%} of the true cells keep their identity across the faults",
+            f"{SAME_AT_LEAST:.0%} of true cells keep their identity across them",
             f"{same} of {both}",
             both > 0 and same >= SAME_AT_LEAST * both,
         ),
