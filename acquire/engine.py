@@ -95,6 +95,8 @@ class Watch:
         A ``pycromanager.Acquisition`` of the Python backend, of which nothing has been submitted yet.
     image_timeout_s
         Time in s, beyond exposure and planned start, after which an image is overdue.
+    complete
+        Called with the metadata of every image that was taken, to add to them; from the hardware's thread.
 
     Raises
     ------
@@ -102,7 +104,9 @@ class Watch:
         If the acquisition cannot be watched, or its functions are such that it would fail in silence.
     """
 
-    def __init__(self, acquisition: Any, image_timeout_s: float) -> None:
+    def __init__(
+        self, acquisition: Any, image_timeout_s: float, complete: Callable[[dict[str, Any]], None]
+    ) -> None:
         engine: Any = getattr(acquisition, "_acq", None)
         if not hasattr(engine, "submit_event_iterator") or running_core() is None:
             raise AcquisitionError(
@@ -113,7 +117,7 @@ class Watch:
         self.ending = False
         self.imaged = 0
         self.longest_exposure_ms = float(running_core().getExposure())
-        self._image_timeout_s = image_timeout_s
+        self._image_timeout_s, self._complete = image_timeout_s, complete
         self._changed = threading.Condition()
         self._submitted = self._finished = self._processed = self._busy = 0
         self._progress_s = time.monotonic()
@@ -248,6 +252,7 @@ class Watch:
 
     def _image_taken(self, tagged_image: Any) -> None:
         if tagged_image.tags is not None:
+            self._complete(tagged_image.tags)
             with self._changed:
                 self.imaged += 1
                 self._progress_s = time.monotonic()

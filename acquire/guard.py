@@ -21,7 +21,7 @@ class Guard:
 
     def __init__(self, loop: Loop, acquisition: Any, image_timeout_s: float) -> None:
         self._loop = loop
-        self._watch = Watch(acquisition, image_timeout_s)
+        self._watch = Watch(acquisition, image_timeout_s, loop.complete)
         self._check = EventCheck(running_core())
         self._taken_extras = 0
 

@@ -31,7 +31,7 @@ from .errors import FrameError
 from .guard import Guard
 from .hardware import Hardware
 from .loop_base import LoopBase, LoopStats, Mode, open_link
-from .micromanager import edited, elapsed_s, frame_of, received, step_of
+from .micromanager import add_position, edited, elapsed_s, frame_of, received, step_of
 from .step import Key, Step, axes_key
 
 __all__ = ["Loop", "LoopStats", "Mode", "connect"]
@@ -122,13 +122,22 @@ class Loop(LoopBase):
         self.steering.hardware = None if core is None else Hardware(core)
         self.steering.take()
         plans = [step_of(event) for event in events]
+        steps = self.steering.edit(plans)
+        # Only the guard can write the position into the image instead.
+        placed = Step() if self._guard is None else self.steering.placed
         remaining: list[dict[str, Any]] = []
-        for event, plan, step in zip(events, plans, self.steering.edit(plans), strict=True):
+        for event, plan, step in zip(events, plans, steps, strict=True):
             if step is not None:
-                new = edited(event, step)
+                new = edited(event, step, placed)
                 self._note(axes_key(new.get("axes") or {}), plan, step)
                 remaining.append(new)
         return remaining
+
+    def complete(self, metadata: dict[str, Any]) -> None:
+        """Write down the known position of an image that has just been taken."""
+        planned = self._outgoing.planned(axes_key(metadata.get("Axes") or {}))
+        if planned is not None:
+            add_position(metadata, planned.actual)
 
     def note(self, event: dict[str, Any], again: dict[str, Any]) -> None:
         """Note that an event repeats another one, so that commands after its image concern the same plan."""

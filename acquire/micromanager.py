@@ -76,18 +76,33 @@ def step_of(event: Mapping[str, Any]) -> Step:
     )
 
 
-def edited(event: Mapping[str, Any], step: Step) -> dict[str, Any]:
-    """Return the event with the step's position, focus, exposure and properties in it."""
+def edited(event: Mapping[str, Any], step: Step, placed: Step) -> dict[str, Any]:
+    """Return the event with the step's position, focus, exposure and properties in it.
+
+    A position at which the hardware stands already (``placed``) is left out, so that it is not set twice.
+    """
     new = dict(event)
     if step.xy_um is not None:
         new["x"], new["y"] = step.xy_um
+    if step.xy_um is not None and step.xy_um == placed.xy_um:
+        del new["x"], new["y"]
     if step.z_um is not None:
         new["z"] = step.z_um
+    if step.z_um is not None and step.z_um == placed.z_um:
+        del new["z"]
     if step.exposure_ms is not None:
         new["exposure"] = step.exposure_ms
     if step.properties:
         new["properties"] = [*event.get("properties", ()), *map(list, step.properties)]
     return new
+
+
+def add_position(metadata: dict[str, Any], step: Step) -> None:
+    """Write down where an image was taken, where its event did not say so."""
+    if step.xy_um is not None and "XPosition_um_Intended" not in metadata:
+        metadata["XPosition_um_Intended"], metadata["YPosition_um_Intended"] = step.xy_um
+    if step.z_um is not None:
+        metadata.setdefault("ZPosition_um_Intended", step.z_um)
 
 
 def _number(table: Mapping[str, Any], name: str) -> float | None:

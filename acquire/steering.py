@@ -81,6 +81,7 @@ class Steering:
     ) -> None:
         self.hardware: Hardware | None = None
         self.stopped = ""
+        self.placed = Step()
         self.counts: Counter[str] = Counter()
         self._client, self._outgoing, self._actuators = client, outgoing, tuple(actuators)
         self._takes_extras = extras
@@ -134,8 +135,10 @@ class Steering:
         """Return what becomes of the planned steps of one event, or of one burst; None: left out.
 
         Each step of a burst is edited on its own. The hardware is set once per burst: where an edit would
-        make it change within the burst, the plan is kept and the command refused.
+        make it change within the burst, the plan is kept and the command refused. :attr:`placed` holds the
+        positions to which this call has moved the hardware already.
         """
+        self.placed = Step()
         new = [self._edit(step) for step in steps]
         taken = [step for step in new if step is not None]
         for name in ("xy_um", "z_um", "exposure_ms"):
@@ -281,7 +284,10 @@ class Steering:
         move = self._moves.get(step.xy_um)
         if move is None or (step.xy_um is None and move.done):
             return step.xy_um
+        fresh = not move.done
         if self._try(move, lambda hardware: hardware.move_stage(*move.value)):
+            if fresh and self.hardware is not None:
+                self.placed = replace(self.placed, xy_um=move.value)
             return move.value
         del self._moves[step.xy_um]
         return step.xy_um
@@ -292,7 +298,10 @@ class Steering:
             return step.z_um
         shift = 0.0 if step.z_um is None or move.planned is None else step.z_um - move.planned
         target = float(move.value + shift)
+        fresh = not move.done
         if self._try(move, lambda hardware: hardware.move_focus(target)):
+            if fresh and self.hardware is not None:
+                self.placed = replace(self.placed, z_um=target)
             return target
         del self._focus[step.xy_um]
         return step.z_um

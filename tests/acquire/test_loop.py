@@ -90,6 +90,26 @@ def test_in_free_mode_a_decision_that_has_come_changes_a_later_event(scripted: A
     assert planes == sorted(planes)
 
 
+@pytest.mark.parametrize("planned", [{}, {"x": 0.0, "y": 0.0, "z": 0.0}])
+@pytest.mark.parametrize("mode", ["barrier", "lockstep"])
+def test_the_stage_is_moved_once_and_every_stored_image_says_where_it_was_taken(
+    mode: Any, planned: Any, scripted: Any, core: Any, run: Any
+) -> None:
+    moves: list[Any] = []
+
+    def count(stage: str, x: float, y: float) -> None:
+        moves.append((x, y))
+        core.setXYPosition(stage, x, y)
+
+    core.set_xy_position = count  # what pycro-manager itself calls
+    acq = run(Loop(scripted(once(1, MoveStage(40.0, 20.0, z_um=7.0))), mode=mode), times(4, **planned))
+    stored = [acq.get_dataset().read_metadata(time=index) for index in range(4)]
+    at = [[round(md[f"{axis}Position_um_Intended"]) for axis in "XYZ"] for md in stored]
+    assert at == [[0, 0, 0], [0, 0, 0], [40, 20, 7], [40, 20, 7]]
+    # The loop has moved the stage before the third event; an event with a position always moves it again.
+    assert moves == ([(0, 0), (0, 0), (40, 20)] if planned else [])
+
+
 def test_a_move_stays_in_force_at_the_position_it_was_decided_for(scripted: Any, run: Any) -> None:
     def follow(frame: Any) -> Any:
         if frame.axes == {"time": 0, "position": 0}:
