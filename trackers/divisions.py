@@ -48,7 +48,7 @@ def candidate_pairs(
         (m, 2), (m,) position and area of the detections.
     """
     share = area[columns] / mothers.area[rows]
-    reach = 1.1 * _half_lengths(mothers)[rows] + 4.0
+    reach = np.maximum(1.1 * _half_lengths(mothers), 1.8 * np.sqrt(mothers.area / np.pi))[rows] + 4.0
     offset = yx[columns] - mothers.yx[rows]
     keep = (share > 0.15) & (share < 1.0) & (np.hypot(offset[:, 0], offset[:, 1]) < reach)
     order = np.lexsort((columns[keep], rows[keep]))
@@ -89,7 +89,7 @@ def division_gains(
     """Return the log-likelihood ratio of each division against an end and two cells from nowhere.
 
     The parts: the daughters' midpoint lies where the mother was; they lie apart along her long axis by about
-    half its length; each has about half her area; they are equally large and equally bright. Widths are set
+    two radii; each has about half her area; they are equally large and equally bright. Widths are set
     to hold for nuclei and for rods alike.
 
     Parameters
@@ -117,8 +117,7 @@ def division_gains(
     )
     apart = yx[one] - yx[other]
     length = np.maximum(np.hypot(apart[:, 0], apart[:, 1]), 1e-3)
-    half = _half_lengths(mothers)[mother]
-    gain += _log_normal(np.log(length / (1.1 * half)), 0.3) - 2 * np.log(length)
+    gain += _log_normal(np.log(length / (1.95 * radius)), 0.3) - 2 * np.log(length)
     gain += _log_direction(apart / length[:, np.newaxis], mothers.moments[mother])
     gain -= 2 * np.log(new_per_px)
     mean, sd = log_area_population

@@ -13,6 +13,8 @@ from .neighbours import nearest
 
 Points = NDArray[np.float64]
 NEIGHBOURS = 8
+ENOUGH = 500
+"""A common shift is taken from about this many cells, however many there are."""
 
 
 def stage_shifts(before: Detections, after: Detections) -> Points:
@@ -62,9 +64,11 @@ def common_shift(
     log_area_before, log_area_after
         (n,), (m,) log area of the cells.
     """
-    n = len(expected)
-    if n < 3 or len(found) < 3:
+    if len(expected) < 3 or len(found) < 3:
         return np.zeros(2)
+    some = slice(None, None, -(-len(expected) // ENOUGH))
+    expected, log_area_before = expected[some], log_area_before[some]
+    n = len(expected)
     _, near = KDTree(found).query(expected, k=min(NEIGHBOURS, len(found)))
     moves = found[near] - expected[:, np.newaxis]  # (n, k, 2)
     weight = np.exp(-np.square((log_area_after[near] - log_area_before[:, np.newaxis]) / 0.2) / 2)

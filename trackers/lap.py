@@ -24,7 +24,13 @@ ODD_STEPS = 0.06
 END = 0.02
 """Probability that a cell is gone or missed in the next frame."""
 VELOCITY_GAIN, VELOCITY_DECAY = 0.25, 0.9
+"""Share of a surprise that becomes velocity, and of a velocity that lasts to the next frame."""
 MEMORY_FRAMES = 8.0
+"""How long a cell's own unrest is remembered."""
+DIVISION_MARGIN = 3.0
+"""How much more a division must explain than the links it replaces: the log of an odds ratio."""
+JUST_BORN_FRAMES = 3
+"""A cell that was born by division divides again at once only very rarely."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +67,7 @@ class _Scales:
     step_px: float
     area: float = 0.15
     brightness: float = 0.15
-    frames: int = 0
+    links: int = 10
 
 
 class LapTracker:
@@ -102,7 +108,10 @@ class LapTracker:
             self._alive = _Alive(*(getattr(found, name)[:0] for name in found.__slots__))
             self._before = detections
         alive = self._expected(self._alive, detections)
-        scales = self._scales or _first_scales(alive, found)
+        scales = self._scales
+        if scales is None:
+            scales = _first_scales(alive, found)
+            alive = replace(alive, variance=np.full(len(alive), scales.step_px**2))
         graph = self._graph(alive, found, scales, detections.shape)
         column_of = assign(
             graph.rows, graph.columns, -graph.gains, (len(alive), len(found)), death=0.0, birth=0.0
@@ -131,7 +140,7 @@ class LapTracker:
         if len(moves):
             yx = yx + best_stage_shift(yx, detections.yx, moves, radius)
         step = self._scales.step_px if self._scales else 0.0
-        tolerance = max(TOL * radius, 1.5 * step, 1.0)
+        tolerance = max(0.5 * radius, 1.5 * step, 1.0)
         shift = common_shift(yx, detections.yx, tolerance, np.log(alive.area), np.log(detections.area))
         return replace(alive, yx=yx + shift)
 
@@ -161,7 +170,11 @@ class LapTracker:
     ) -> Ints:
         """Return (d, 3) mother row and daughter columns of the divisions that explain clearly more than links."""
         # Cells seldom divide; those just born, hardly ever.
-        prior = np.log(0.02) - np.log(END) - np.where((alive.parent > 0) & (alive.age < 3), 3.0, 0.0)
+        prior = (
+            np.log(0.02)
+            - np.log(END)
+            - np.where((alive.parent > 0) & (alive.age < JUST_BORN_FRAMES), 3.0, 0.0)
+        )
         mothers = Mothers(alive.yx, alive.area, alive.moments, prior - 2.0 * alive.missed)
         mother, one, other = candidate_pairs(graph.rows, graph.columns, mothers, found.yx, found.area)
         if len(mother) == 0:
@@ -233,8 +246,9 @@ class LapTracker:
         square = np.square(residual).sum(axis=1) / 2
         pull = np.minimum(square, 9 * alive.variance[linked])
         own = alive.variance[linked] + (pull - alive.variance[linked]) / MEMORY_FRAMES
-        learned = self._learn(scales, alive, found, linked, columns, np.sqrt(2 * square))
-        variance[columns] = np.clip(own, 0.25 * learned.step_px**2, 9 * learned.step_px**2)
+        if len(linked):
+            self._scales = scales = _learn(scales, alive, found, linked, columns, np.sqrt(2 * square))
+        variance[columns] = np.clip(own, 0.25 * scales.step_px**2, 9 * scales.step_px**2)
         new = np.flatnonzero(track == 0)
         track[new] = self._next + np.arange(len(new))
         self._next += len(new)
@@ -248,8 +262,7 @@ class LapTracker:
         given_up = waiting & (alive.missed >= self._max_gap)
         kept = alive.take(waiting & ~given_up)
         kept = replace(kept, missed=kept.missed + 1)
-        self._alive, self._scales = now.joined(kept), learned
-        self._before = detections
+        self._alive, self._before = now.joined(kept), detections
         return Tracks(
             detections=detections,
             track=track,
@@ -261,27 +274,6 @@ class LapTracker:
             divisions=tuple(divisions),
             ended=tuple(alive.track[given_up].tolist()),
         )
-
-    def _learn(
-        self, scales: _Scales, alive: _Alive, found: _Alive, linked: Ints, columns: Ints, step: Floats
-    ) -> _Scales:
-        """Return the scales after this frame's links: robust spreads, slower to change as frames go by."""
-        if len(linked) == 0:
-            return self._scales or scales
-        frames = scales.frames + len(linked)
-        rate = max(len(linked) / frames, min(1.0, len(linked) / 200.0), 0.02)
-        size = np.abs(np.log(found.area[columns] / alive.area[linked]))
-        light = np.abs(found.brightness[columns] - alive.brightness[linked])
-        return _Scales(
-            step_px=_toward(scales.step_px, max(float(np.median(step)) / 1.177, 0.3), rate),
-            area=_toward(scales.area, max(float(np.median(size)) / 0.674, 0.03), rate),
-            brightness=_toward(scales.brightness, max(float(np.median(light)) / 0.674, 0.03), rate),
-            frames=min(frames, 1000),
-        )
-
-
-DIVISION_MARGIN = 3.0
-TOL = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,6 +314,22 @@ def _first_scales(alive: _Alive, found: _Alive) -> _Scales:
     mutual = back[there] == np.arange(len(alive))
     step = float(np.median(distance[mutual])) / 1.177 if mutual.any() else radius
     return _Scales(step_px=float(np.clip(step, 0.15 * radius, 2 * radius)))
+
+
+def _learn(
+    scales: _Scales, alive: _Alive, found: _Alive, linked: Ints, columns: Ints, step: Floats
+) -> _Scales:
+    """Return the scales after one frame's links: robust spreads, slower to change as links add up."""
+    links = scales.links + len(linked)
+    rate = max(len(linked) / links, min(1.0, len(linked) / 200.0), 0.02)
+    size = np.abs(np.log(found.area[columns] / alive.area[linked]))
+    light = np.abs(found.brightness[columns] - alive.brightness[linked])
+    return _Scales(
+        step_px=_toward(scales.step_px, max(float(np.median(step)) / 1.177, 0.3), rate),
+        area=_toward(scales.area, max(float(np.median(size)) / 0.674, 0.03), rate),
+        brightness=_toward(scales.brightness, max(float(np.median(light)) / 0.674, 0.03), rate),
+        links=min(links, 1000),
+    )
 
 
 def _log_steps(distance: Floats, variance: Floats, radius: float) -> Floats:

@@ -38,8 +38,8 @@ def score_sequence(result: Path, truth: Path) -> dict[str, float]:
     Returns
     -------
     dict
-        ``SEG``, ``DET``, ``TRA``, ``LNK``, ``BIO``, ``edge_f1``, ``division_f1``, each 0 to 1; NaN where the
-        truth does not define one (no masks in SEG, no links, no divisions). BIO takes its branching
+        ``SEG``, ``DET``, ``TRA``, ``LNK``, ``BIO``, ``edge_f1``, ``division_f1``, each 0 to 1; NaN where there
+        is nothing to judge (no masks in SEG, no links, no divisions either side). BIO takes its branching
         correctness without tolerance in time. A division counts if mother and both daughters are right, in
         the right frame.
 
@@ -105,6 +105,8 @@ def _challenge_scores(
     except ZeroDivisionError:  # LNK of a truth without a single link
         metrics.remove("LNK")
         values = evaluate_sequence(str(result), str(truth), metrics=metrics, threads=1)
+    except (AssertionError, IndexError, TypeError, ValueError) as error:
+        raise SourceError(result, f"not a valid result: the table or a mask is broken ({error})") from error
     if not values["Valid"]:
         reasons = "; ".join(str(message.message) for message in said[:3])
         raise SourceError(result, f"not a valid result: {reasons or 'masks and res_track.txt do not agree'}")
