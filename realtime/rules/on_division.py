@@ -8,6 +8,7 @@ from typing import Literal
 
 from ...acquire.commands import Command, Stimulate
 from ...acquire.reply import Decision
+from ...trackers.tracks import Tracks
 from .motion import Expiry, Motion, covariance_px2
 from .rule import Moment, Verdict
 
@@ -23,6 +24,9 @@ class _Birth:
 
 class OnDivision:
     """Stimulates each daughter of every division once, where it will be in the next frame.
+
+    Divisions of which a daughter is cut by the edge of the image are left alone, with a message: half a cell
+    that comes into view, or falls in two pieces there, looks like one.
 
     Parameters
     ----------
@@ -86,9 +90,8 @@ class OnDivision:
         self._index += 1
         self._expiry.see(moment.frame.time_s)
         self._done.difference_update(moment.tracks.ended)
-        self._note_births(moment)
         decisions: list[Decision] = []
-        messages: list[str] = []
+        messages = self._note_births(moment)
         for track, birth in list(self._waiting.items()):
             row = moment.tracks.row(track)
             age = self._index - birth.index
@@ -104,14 +107,20 @@ class OnDivision:
             self._done.add(track)
         return Verdict(tuple(decisions), tuple(messages))
 
-    def _note_births(self, moment: Moment) -> None:
+    def _note_births(self, moment: Moment) -> list[str]:
+        """Note whose action is due; return a message for each division that is left alone."""
+        messages: list[str] = []
         for division in moment.tracks.divisions:
             first, second = division.daughters
+            if _is_cut(moment.tracks, first) or _is_cut(moment.tracks, second):
+                messages.append(f"cell {division.mother} divided at the edge of the image and is left alone")
+                continue
             for daughter in division.daughters:
                 # Some trackers report a division again when they correct it.
                 if daughter not in self._done and daughter not in self._waiting:
                     reason = f"cell {division.mother} divided into {first} and {second}"
                     self._waiting[daughter] = _Birth(reason, self._index)
+        return messages
 
     def _decision(self, moment: Moment, track: int, row: int, birth: _Birth) -> Decision:
         at_px = birth.motion.ahead_px(moment, self._index + 1)
@@ -141,3 +150,13 @@ class OnDivision:
             duration_ms=self._duration_ms,
             power=self._power,
         )
+
+
+def _is_cut(tracks: Tracks, track: int) -> bool:
+    """Return whether a cell touches the edge of the image."""
+    row = tracks.row(track)
+    if row is None:
+        return False
+    y0, x0, y1, x1 = tracks.detections.bbox[row].tolist()
+    height, width = tracks.detections.shape
+    return y0 <= 0 or x0 <= 0 or y1 >= height or x1 >= width

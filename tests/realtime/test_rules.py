@@ -46,7 +46,9 @@ def moment(
         shape=SHAPE,
         yx=np.array([(y, x) for x, y in cells.values()]).reshape(n, 2),
         area=np.array([(area or {}).get(track, 50.0) for track in cells]),
-        bbox=np.zeros((n, 4), np.int32),
+        bbox=np.array([(y - 4, x - 4, y + 5, x + 5) for x, y in cells.values()])
+        .reshape(n, 4)
+        .astype(np.int32),
         mean=mean,
         maximum=mean,
         moments=np.ones((n, 3)),
@@ -220,6 +222,12 @@ def test_each_daughter_is_stimulated_once_where_it_will_be() -> None:
     )
     again = moment({2: (45.0, 50.0), 3: (55.0, 50.0)}, 2, divisions=split)
     assert rule.decide(again) == Verdict()
+
+
+@pytest.mark.parametrize("cut", [(3.0, 50.0), (197.0, 50.0), (50.0, 2.0), (50.0, 98.0)])
+def test_a_division_at_the_edge_of_the_image_is_left_alone(cut: tuple[float, float]) -> None:
+    verdict = OnDivision().decide(moment({2: (45.0, 50.0), 3: cut}, divisions=(Division(1, (2, 3)),)))
+    assert verdict == Verdict((), ("cell 1 divided at the edge of the image and is left alone",))
 
 
 @pytest.mark.parametrize(
