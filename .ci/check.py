@@ -34,7 +34,11 @@ def _run(name: str, command: list[str]) -> int:
 def _long_files() -> bool:
     print("== length of files", flush=True)
     rooms = ("acquire", "models", "trackers", "realtime")
-    lengths = {path: len(path.read_text("utf-8").splitlines()) for room in rooms for path in (ROOT / room).rglob("*.py")}
+    lengths = {
+        path: len(path.read_text("utf-8").splitlines())
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+    }
     for path, length in lengths.items():
         if length > LONGEST_FILE:
             print(f"{path.relative_to(ROOT)}: {length} lines; at most {LONGEST_FILE}: one file, one idea")

@@ -131,7 +131,9 @@ class MissingExtraError(CytoloopError):
     """An optional part that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed; install it with: python -m pip install 'cytoloop[{extra}]'")
+        super().__init__(
+            f"{what} is not installed; install it with: python -m pip install 'cytoloop[{extra}]'"
+        )
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
