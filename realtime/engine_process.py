@@ -26,8 +26,8 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
     """Import and build all that a run needs, wait for the address to serve, then serve.
 
     The supervisor sends the address once (a standby waits for it) with the time in s for which to try to get
-    it, and closes the pipe to end the process. Sent back are an :class:`~.engine.EngineStatus` about four times a second, or the text of the error that made
-    serving impossible.
+    it, and closes the pipe to end the process. Sent back are an :class:`~.engine.EngineStatus` about four
+    times a second, or the text of the error that made serving impossible.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which ends its engines
     try:

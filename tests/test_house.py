@@ -39,7 +39,7 @@ def test_every_room_says_that_it_is_typed(room: str):
     assert (ROOT / room / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("group", [group for group in PROJECT["project"]["entry-points"]])
+@pytest.mark.parametrize("group", list(PROJECT["project"]["entry-points"]))
 def test_every_registered_plugin_can_be_loaded(group: str):
     registered = PROJECT["project"]["entry-points"][group]
     found = {point.name: point for point in entry_points(group=group)}

@@ -54,6 +54,9 @@ def _where_to(folder: Path, clients: tuple[str, ...]) -> Any:
     )
     for name in clients:
         table.add_row(str(folder / name), f"the computer {name!r}", f'connect(..., keys="{name}")')
-    table.caption = "Files that end in key_secret are secret. Delete clients/NAME.key and restart the service to lock a client out."
+    table.caption = (
+        "Files that end in key_secret are secret."
+        " To lock a client out, delete clients/NAME.key and restart the service."
+    )
     table.caption_justify = "left"
     return table
