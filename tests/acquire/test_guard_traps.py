@@ -407,6 +407,21 @@ def test_a_listener_that_raises_is_named_and_nothing_hangs(name: str, quiet: Any
         loop.guard(acq).acquire(iter(times(200)))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_listener_that_has_died_does_not_fill_the_queues_and_hang_the_end(
+    quiet: Any, acquisition: Any
+) -> None:
+    def listen(notification: Any) -> None:
+        raise OSError("disk full")
+
+    loop = Loop(quiet)
+    with acquisition(loop, notification_callback_fn=listen) as acq:
+        loop.guard(acq)
+        for event in times(60):
+            acq.acquire(event)  # past the guard, as a user might
+    assert len(quiet.frames) == 60
+
+
 def test_ctrl_c_ends_the_acquisition_at_once(quiet: Any, acquisition: Any) -> None:
     loop = Loop(quiet)
 
