@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import signal
@@ -32,14 +31,17 @@ class Recovery(threading.Thread):
 
     Attributes
     ----------
+    fault
+        ``kill`` or ``hang``.
     broken_s
         Monotonic time in s of the fault.
     recovery_ms
         Time in ms until the next answer; None while there is none.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, fault: str) -> None:
         super().__init__(name="cytoloop recovery watch")
+        self.fault = fault
         self.broken_s = time.monotonic()
         self.recovery_ms: float | None = None
         self._client, self._reconnects = client, client.stats().reconnects
@@ -62,9 +64,10 @@ class Recovery(threading.Thread):
 def break_engine(
     service: Service, client: Client, *, stream: str = "default", hang: bool = False
 ) -> Recovery:
-    """Kill the engine process of a stream (SIGKILL), or stop it in its tracks (SIGSTOP), and watch it recover."""
-    watch = Recovery(client)
-    os.kill(service.pids[stream], _STOP if hang else _KILL)
+    """Kill the engine process of a stream, or stop it in its tracks where that can be done, and watch it recover."""
+    stops = hang and CAN_HANG
+    watch = Recovery(client, "hang" if stops else "kill")
+    os.kill(service.pids[stream], _STOP if stops else _KILL)
     return watch
 
 
@@ -87,7 +90,7 @@ def images_on_disk(folder: Path) -> Generator[tuple[dict[str, Any], NDArray[Any]
     """Yield axes and pixels of every image that pycro-manager wrote, by time, read back from its files."""
     from ndstorage import Dataset
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells standard output how far it is
+    with contextlib.redirect_stdout(None):  # it tells standard output how far it is
         dataset: Any = Dataset(str(folder))
     try:
         every: list[dict[str, Any]] = list(dataset.get_image_coordinates_list())

@@ -113,7 +113,8 @@ def _draw_answer(act: Stimulated, axes: Any) -> None:
         _draw_band(axes, curves, paint, f"{name}, {len(curves)} cells")
     axes.set(xlim=(0, CURVE_FRAMES - 1))
     axes.set_ylim(bottom=-0.05)
-    axes.legend(loc="center right", fontsize=9.5, frameon=False, labelcolor=INK)
+    if axes.lines:
+        axes.legend(loc="center right", fontsize=9.5, frameon=False, labelcolor=INK)
 
 
 def _draw_band(axes: Any, curves: NDArray[np.float64], paint: str, name: str) -> None:

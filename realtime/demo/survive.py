@@ -27,7 +27,7 @@ PERIOD_S = 0.15
 HANG_S = 1.0
 _WARM_UP_S = 20.0
 _AROUND = 4
-SAME_AT_LEAST = 0.95
+SAME_AT_LEAST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
