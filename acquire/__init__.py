@@ -5,7 +5,6 @@ For a script at the microscope: :func:`connect` for pycro-manager, :mod:`.pymmco
 """
 
 from .actuators import Actuator
-from .client import Client, ClientStats
 from .commands import (
     Command,
     MoveFocus,
@@ -22,7 +21,8 @@ from .commands import (
 from .coordinates import Affine
 from .errors import CytoloopError
 from .frame import Frame
-from .loop import Loop, connect
+from .link.client import Client, ClientStats
+from .micromanager.loop import Loop, connect
 from .reply import Cells, Decision, Division, Reply
 from .sources import Source, open_source
 

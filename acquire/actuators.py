@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .commands import SetProperty, Stimulate, Trigger, decode_mask
 from .coordinates import Affine
 from .errors import ActuatorError, nearest_name
-from .hardware import Hardware
+from .micromanager.hardware import Hardware
 from .reply import Decision
 
 Calibration: TypeAlias = "tuple[tuple[float, float, float], tuple[float, float, float]]"

@@ -13,7 +13,7 @@ import sys
 
 import mm_test_adapters
 from cytoloop.acquire import connect
-from cytoloop.acquire.engine import running_core, stop_headless
+from cytoloop.acquire.micromanager.engine import running_core, stop_headless
 from cytoloop.acquire.simulated.presets import runaway
 from cytoloop.acquire.simulated.twin import install_behind
 from pycromanager import Acquisition, start_headless

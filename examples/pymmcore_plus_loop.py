@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 
-from cytoloop.acquire.pymmcoreplus import connect
+from cytoloop.acquire.micromanager.pymmcoreplus import connect
 from pymmcore_plus import CMMCorePlus
 from useq import MDASequence
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 Plane = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 MAD_TO_SD = 1.4826
+ROUNDS = 3
 
 
 def shrink(plane: Plane, factor: int) -> Plane:
@@ -56,13 +57,11 @@ def brightness(plane: Plane, diameter_px: float) -> tuple[Plane, float]:
     (plane, float)
         Counts above background, and their standard deviation where there is no cell.
     """
-    factor = max(2, int(diameter_px / 5))
+    factor = max(2, int(diameter_px / 4))
     coarse = shrink(plane, factor)
-    window = int(np.clip(2 * diameter_px / factor, 5, 21)) | 1
-    level = enlarge(
-        ndimage.median_filter(coarse[::2, ::2], window, mode="nearest"), 2, (coarse.shape[0], coarse.shape[1])
-    )
-    for _ in range(3):
+    level = ndimage.median_filter(coarse[::3, ::3], 5, mode="nearest")
+    level = enlarge(level, 3, (coarse.shape[0], coarse.shape[1]))
+    for _ in range(ROUNDS):
         rest = coarse - level
         calm = (np.abs(rest) <= 3 * _noise_below(rest)).astype(np.float32)
         spread = 1.5 * diameter_px / factor
@@ -109,7 +108,7 @@ def _noise_below(rest: Plane) -> float:
 
 def cell_level(contrast: Plane, inside: Mask, diameter_px: float) -> Plane:
     """Return the mean contrast of the cells around each pixel, so that dim cells are held to their own."""
-    factor = max(1, int(diameter_px / 6))
+    factor = max(1, int(diameter_px / 4))
     spread = 0.35 * diameter_px / factor
     weight = ndimage.gaussian_filter(shrink(inside.astype(np.float32), factor), spread, truncate=2.5)
     total = ndimage.gaussian_filter(shrink(contrast * inside, factor), spread, truncate=2.5)

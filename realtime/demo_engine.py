@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Generator
 from typing import Any
 
-from ..acquire.engine import running_core, stop_headless
 from ..acquire.errors import MissingExtraError
+from ..acquire.micromanager.engine import running_core, stop_headless
 
 
 @contextlib.contextmanager

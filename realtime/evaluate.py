@@ -14,12 +14,12 @@ import numpy as np
 from ..acquire.errors import SourceError
 from ..acquire.sources.ctc import CtcSource
 from ..trackers.scores import score_sequence
-from .config import StreamConfig
+from .experiment.config import StreamConfig
 from .progress import Progress, silent
 from .replay import Replayed, replay
-from .report import percentiles
+from .report.contents import percentiles
+from .report.replayed import figures_of
 from .results import Results, write_results
-from .run_report import figures_of
 
 _TRUTH_FILE = re.compile(r"man_track(\d+)\.tif", re.IGNORECASE)
 

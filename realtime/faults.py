@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquire.client import Client
-from .server import Service
+from ..acquire.link.client import Client
+from .service.server import Service
 
 LONGEST_RECOVERY_S = 60.0
 CAN_HANG = hasattr(signal, "SIGSTOP")

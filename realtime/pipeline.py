@@ -24,7 +24,7 @@ from ..models.measure import measure
 from ..models.segmenter import Segmenter
 from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
-from .config import StreamConfig
+from .experiment.config import StreamConfig
 from .identities import Identities
 from .limits import Limiter
 from .rules.rule import Moment, Rule

@@ -13,14 +13,14 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from ..acquire.client import Client
 from ..acquire.errors import LinkError
 from ..acquire.frame import Frame
+from ..acquire.link.client import Client
 from ..acquire.sources.pace import paced
 from ..acquire.sources.source import Source
-from .config import StreamConfig, single_stream
+from .experiment.config import StreamConfig, single_stream
 from .progress import Progress, silent
-from .server import Service
+from .service.server import Service
 
 # At recorded pace a slow service may fall behind by this many frames before the replay waits for it.
 _MOST_UNANSWERED = 64

@@ -19,8 +19,8 @@ import tifffile
 
 from ..acquire.reply import Decision
 from ..trackers.export import CtcWriter
-from .journal import Entry, read_journal
 from .progress import Progress, silent
+from .service.journal import Entry, read_journal
 
 MOST_KEPT_DECISIONS = 2000
 KEPT_RECENT = 40

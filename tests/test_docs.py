@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
-from cytoloop.acquire.addresses import DEFAULT_ADDRESS
-from cytoloop.acquire.keys import make_keys
+from cytoloop.acquire.link.addresses import DEFAULT_ADDRESS
+from cytoloop.acquire.link.keys import make_keys
 from cytoloop.realtime.cli.app import cytoloop
 from cytoloop.realtime.cli.bench import BENCHES
-from cytoloop.realtime.config import StreamConfig, load_experiment
-from cytoloop.realtime.engine_thread import EngineThread
+from cytoloop.realtime.experiment.config import StreamConfig, load_experiment
+from cytoloop.realtime.service.thread import EngineThread
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

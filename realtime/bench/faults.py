@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from ...acquire.loop import Loop, connect
+from ...acquire.micromanager.loop import Loop, connect
 from ...acquire.simulated.microscope import SimulatedMicroscope
 from ...acquire.simulated.presets import nuclei
 from ...acquire.simulated.twin import install_behind
-from ..config import PluginChoice, StreamConfig, single_stream
 from ..demo_engine import acquisition, demo_engine
+from ..experiment.config import PluginChoice, StreamConfig, single_stream
 from ..faults import CAN_HANG, LONGEST_RECOVERY_S, Recovery, break_engine, count, images_on_disk, quiet
-from ..journal import read_journal
 from ..limits import Limits
 from ..progress import Progress
-from ..report import percentiles
-from ..server import Service
+from ..report.contents import percentiles
+from ..service.journal import read_journal
+from ..service.server import Service
 
 _HANG_S = 1.0
 _BOX_UM = 40.0

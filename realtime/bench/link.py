@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import zmq
 
-from ...acquire.client import Client
 from ...acquire.frame import Frame
-from ...acquire.loop import Loop
-from ..config import PluginChoice, StreamConfig, single_stream
+from ...acquire.link.client import Client
+from ...acquire.micromanager.loop import Loop
 from ..demo_engine import acquisition, demo_engine
-from ..engine_thread import EngineThread
+from ..experiment.config import PluginChoice, StreamConfig, single_stream
 from ..progress import Progress
-from ..report import percentiles
-from ..server import Service
+from ..report.contents import percentiles
+from ..service.server import Service
+from ..service.thread import EngineThread
 from .blank import BLANK
 
 _MB = 1e6

@@ -20,15 +20,15 @@ import msgspec
 import numpy as np
 import zmq
 
-from ...acquire import messages as wire
-from ...acquire.client import Client
 from ...acquire.commands import MoveStage, SetProperty, Stimulate
 from ...acquire.errors import WireError
 from ...acquire.frame import Frame
+from ...acquire.link import messages as wire
+from ...acquire.link.client import Client
 from ...acquire.reply import Cells, Decision, Division, Reply
-from ..config import PluginChoice, StreamConfig
-from ..engine_thread import EngineThread
+from ..experiment.config import PluginChoice, StreamConfig
 from ..progress import Progress
+from ..service.thread import EngineThread
 from .blank import BLANK
 
 _ENVELOPE_BYTES = 9

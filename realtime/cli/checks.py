@@ -223,7 +223,7 @@ def check_shared_memory() -> Check:
 
 def check_default_address() -> Check:
     """Try to bind the address that a service uses when none is given."""
-    from ...acquire.addresses import DEFAULT_ADDRESS, parse_address
+    from ...acquire.link.addresses import DEFAULT_ADDRESS, parse_address
 
     address = parse_address(DEFAULT_ADDRESS)
     with socket.socket() as trial:

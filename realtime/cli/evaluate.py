@@ -11,7 +11,7 @@ from .output import DONE, FAILED, Output, command, short
 from .streams import chosen_stream
 
 if TYPE_CHECKING:
-    from ..config import StreamConfig
+    from ..experiment.config import StreamConfig
 
 SCORES = ("SEG", "DET", "TRA", "LNK", "BIO", "edge_f1", "division_f1")
 EXAMPLES = (
@@ -56,7 +56,7 @@ def evaluate(
     """
     from ..evaluate import evaluate as run
     from ..evaluate import figures_of_all, find_sequences
-    from ..run_report import is_whole, settings_of
+    from ..report.replayed import is_whole, settings_of
 
     stream = _stream_with(chosen_stream(config, stream_name), tracker, labels)
     with output.progress() as progress:
@@ -72,7 +72,7 @@ def _stream_with(stream: StreamConfig, tracker: str | None, labels: Path | None)
     """Return the stream with another tracker, or given masks, after checking that they can be made."""
     from msgspec.structs import replace
 
-    from ..config import PluginChoice
+    from ..experiment.config import PluginChoice
 
     if tracker is not None:
         stream = replace(stream, tracker=PluginChoice(tracker))

@@ -33,7 +33,7 @@ def keys(output: Output, folder: Path, clients: tuple[str, ...]) -> None:
     address but this computer's own needs them. Existing keys are never overwritten; run it again with another
     --client to add one.
     """
-    from ...acquire.keys import make_keys
+    from ...acquire.link.keys import make_keys
 
     secrets = make_keys(folder, clients)
     values: dict[str, Any] = {

@@ -59,9 +59,9 @@ def replay(
     """
     from ...acquire.sources import open_source
     from ..replay import replay as run
-    from ..report import write_report
+    from ..report.contents import write_report
+    from ..report.replayed import drop_masks, figures_of, is_whole, report_of, settings_of
     from ..results import write_results
-    from ..run_report import drop_masks, figures_of, is_whole, report_of, settings_of
     from .streams import chosen_stream
 
     stream = chosen_stream(config, stream_name)

@@ -13,7 +13,7 @@ import click
 from .output import Output, command
 
 if TYPE_CHECKING:
-    from ..server import Service
+    from ..service.server import Service
 
 _REFRESH_S = 0.5
 _SHOWN_MESSAGES = 8
@@ -35,8 +35,8 @@ def serve(output: Output, experiment: Path, check_only: bool) -> None:
     Ctrl-C is the normal end: exit code 0. The file EXPERIMENT is checked completely before
     anything starts; an engine that dies or hangs is replaced.
     """
-    from ..config import load_experiment
-    from ..server import Service
+    from ..experiment.config import load_experiment
+    from ..service.server import Service
 
     loaded = load_experiment(experiment)
     if check_only:
@@ -77,7 +77,7 @@ class Watch:
         """Return one row for each stream; ``step_ms`` is sampled, not taken of every frame."""
         import numpy as np
 
-        from ..report import percentiles
+        from ..report.contents import percentiles
 
         restarts, statuses = self._service.restarts, self._service.status()
         rows: list[dict[str, Any]] = []

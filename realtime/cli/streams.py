@@ -10,7 +10,7 @@ import click
 from ...acquire.errors import nearest_name
 
 if TYPE_CHECKING:
-    from ..config import StreamConfig
+    from ..experiment.config import StreamConfig
 
 
 def chosen_stream(config: Path | None, name: str | None) -> StreamConfig:
@@ -23,7 +23,7 @@ def chosen_stream(config: Path | None, name: str | None) -> StreamConfig:
     click.UsageError
         If it has several streams and none is named, or the name is unknown.
     """
-    from ..config import StreamConfig, load_experiment
+    from ..experiment.config import StreamConfig, load_experiment
 
     if config is None:
         if name is not None:

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from ..report_figure import FAINT, GRID, INK, SERIES, contrast, draw_scale_bar, outlines, prepare
+from ..report.figure import FAINT, GRID, INK, SERIES, contrast, draw_scale_bar, outlines, prepare
 from .follow import RUNAWAY, WITHIN_UM, Followed, half_field_um, p95_last_half
 from .panels import FOLLOWED, Crop, draw_strip, say
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...acquire.commands import Stimulate
-from ..report import Mark, Picture
-from ..report_figure import FAINT, INK, draw_picture, prepare
+from ..report.contents import Mark, Picture
+from ..report.figure import FAINT, INK, draw_picture, prepare
 from .panels import LIGHT, Crop, draw_strip
 from .stimulate import CURVE_FRAMES, Daughter, Stimulated
 

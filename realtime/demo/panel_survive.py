@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..report import Mark, Picture
-from ..report_figure import FAINT, INK, SERIES, draw_picture, prepare
+from ..report.contents import Mark, Picture
+from ..report.figure import FAINT, INK, SERIES, draw_picture, prepare
 from .follow import RUNAWAY
 from .panels import FAULT, Crop, draw_strip
 from .survive import Fault, Survived

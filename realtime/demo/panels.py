@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from ..report_figure import BACKGROUND, GRID, INK, colour, outlines
+from ..report.figure import BACKGROUND, GRID, INK, colour, outlines
 from .record import Take
 
 FOLLOWED, LIGHT, FAULT = "#55E6FF", "#FFEE55", "#FF6E6E"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..report import RunReport
-from ..report_figure import BACKGROUND, FAINT, INK, draw_latency, draw_scores, prepare
+from ..report.contents import RunReport
+from ..report.figure import BACKGROUND, FAINT, INK, draw_latency, draw_scores, prepare
 from . import panel_follow, panel_stimulate, panel_survive
 
 if TYPE_CHECKING:

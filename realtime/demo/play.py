@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..demo_engine import demo_engine
-from ..report import percentiles
+from ..report.contents import percentiles
 from . import follow, stimulate, survive
 from .follow import Followed
 from .promise import Promise

@@ -14,9 +14,9 @@ from ...acquire.reply import Reply
 from ...acquire.simulated.ground_truth import CtcWriter
 from ...acquire.simulated.microscope import SimulatedMicroscope, Truth
 from ..faults import count, images_on_disk
-from ..journal import read_journal
+from ..report.replayed import tails_of
 from ..results import Results, write_results
-from ..run_report import tails_of
+from ..service.journal import read_journal
 from .stage import Scene, Show
 
 IOU = 0.5

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...acquire.errors import MissingExtraError
-from ..report import RunReport
-from ..report_page import page
+from ..report.contents import RunReport
+from ..report.page import page
 
 if TYPE_CHECKING:
     from .play import Played

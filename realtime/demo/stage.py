@@ -11,15 +11,15 @@ from typing import Any
 
 from ...acquire.actuators import Actuator
 from ...acquire.commands import MoveStage, Stimulate
-from ...acquire.loop import Loop, Mode, connect
+from ...acquire.micromanager.loop import Loop, Mode, connect
 from ...acquire.reply import Decision, Reply
 from ...acquire.simulated.microscope import SimulatedMicroscope
 from ...acquire.simulated.twin import install_behind
-from ..config import StreamConfig, single_stream
 from ..demo_engine import acquisition
+from ..experiment.config import StreamConfig, single_stream
 from ..progress import Progress
-from ..report_page import describe
-from ..server import Service
+from ..report.page import describe
+from ..service.server import Service
 
 EXPOSURE_MS = 10.0
 _DRAIN_S = 60.0

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ...acquire.reply import Reply, encode_array
 from ...acquire.simulated import presets
-from ..config import StreamConfig
+from ..experiment.config import StreamConfig
 from ..faults import CAN_HANG, Recovery, break_engine, quiet
-from ..journal import read_journal
 from ..pipeline import Pipeline
+from ..service.journal import read_journal
 from .follow import beside, distance_um, follow_stream, positions
 from .promise import Promise, cells_found, every_frame
 from .record import Take, record

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cytoloop.acquire.client import ClientStats
 from cytoloop.acquire.commands import Command
 from cytoloop.acquire.frame import Frame, check_pixels
+from cytoloop.acquire.link.client import ClientStats
 from cytoloop.acquire.reply import Cells, Decision, Reply
 
 

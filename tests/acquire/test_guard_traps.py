@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cytoloop.acquire.commands import MoveStage, SetExposure, SetProperty, Stop
 from cytoloop.acquire.errors import AcquisitionError, EventError
-from cytoloop.acquire.loop import Loop, connect
+from cytoloop.acquire.micromanager.loop import Loop, connect
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 
@@ -301,7 +301,7 @@ def test_trap_10_the_engine_stops_and_starts_again_in_one_process() -> None:
     script = """
 import mm_test_adapters
 from pycromanager import Acquisition, start_headless
-from cytoloop.acquire.engine import stop_headless
+from cytoloop.acquire.micromanager.engine import stop_headless
 folder = str(mm_test_adapters.device_adapter_path())
 for turn in range(2):
     start_headless(folder, folder + "/MMConfig_demo.cfg", python_backend=True, buffer_size_mb=16)
@@ -357,7 +357,7 @@ def test_trap_13_the_processor_reads_no_state_of_the_core(
             threads.add(threading.current_thread().name)
             super().__init__(core)
 
-    monkeypatch.setattr("cytoloop.acquire.loop.Hardware", Spy)
+    monkeypatch.setattr("cytoloop.acquire.micromanager.loop.Hardware", Spy)
     loop = Loop(quiet)
     with acquisition(loop) as acq:
         loop.guard(acq).acquire(times(2, x=3, y=4, z=5))

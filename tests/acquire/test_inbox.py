@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from cytoloop.acquire.inbox import FreshReplies
+from cytoloop.acquire.link.inbox import FreshReplies
 from cytoloop.acquire.reply import Cells, Reply
 
 

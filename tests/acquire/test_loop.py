@@ -23,7 +23,7 @@ from cytoloop.acquire.commands import (
     Trigger,
 )
 from cytoloop.acquire.errors import AcquisitionError, ActuatorError
-from cytoloop.acquire.loop import Loop
+from cytoloop.acquire.micromanager.loop import Loop
 from cytoloop.acquire.reply import Decision
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
@@ -160,7 +160,7 @@ def test_without_a_core_properties_and_positions_travel_in_the_event(
     scripted: Any, core: Any, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on the Java backend, where no core lives in this process.
-    monkeypatch.setattr("cytoloop.acquire.loop.running_core", lambda: None)
+    monkeypatch.setattr("cytoloop.acquire.micromanager.loop.running_core", lambda: None)
     link = scripted(once(0, SetProperty("Camera", "Gain", "2"), MoveStage(11.0, 12.0), SetExposure(2.0)))
     hardware: list[Any] = []
     run(Loop(link, mode="barrier"), times(3), hardware)

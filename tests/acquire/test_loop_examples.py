@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cytoloop.realtime.config import load_experiment
-from cytoloop.realtime.server import Service
+from cytoloop.realtime.experiment.config import load_experiment
+from cytoloop.realtime.service.server import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from cytoloop.acquire.errors import RefusedError
-from cytoloop.acquire.loop import Loop, connect
-from cytoloop.acquire.pymmcoreplus import connect as connect_plus
+from cytoloop.acquire.micromanager.loop import Loop, connect
+from cytoloop.acquire.micromanager.pymmcoreplus import connect as connect_plus
 from cytoloop.realtime.bench.blank import BLANK
-from cytoloop.realtime.config import Experiment, PluginChoice, StreamConfig, single_stream
+from cytoloop.realtime.experiment.config import Experiment, PluginChoice, StreamConfig, single_stream
 from cytoloop.realtime.limits import Limits
-from cytoloop.realtime.server import Service
+from cytoloop.realtime.service.server import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 

@@ -9,7 +9,7 @@ import zlib
 import msgspec
 import numpy as np
 import pytest
-from cytoloop.acquire import messages as wire
+from cytoloop.acquire.link import messages as wire
 from cytoloop.acquire.commands import MoveStage, Stimulate
 from cytoloop.acquire.errors import WireError
 from cytoloop.acquire.frame import Frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.outbox import Outbox
+from cytoloop.acquire.link.outbox import Outbox
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule

@@ -20,7 +20,7 @@ from cytoloop.acquire.commands import (
     Stimulate,
     Stop,
 )
-from cytoloop.acquire.pymmcoreplus import MdaLoop
+from cytoloop.acquire.micromanager.pymmcoreplus import MdaLoop
 from cytoloop.acquire.reply import Decision
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]

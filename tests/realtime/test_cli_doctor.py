@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from cytoloop.acquire.addresses import DEFAULT_ADDRESS, parse_address
+from cytoloop.acquire.link.addresses import DEFAULT_ADDRESS, parse_address
 from cytoloop.realtime.cli import checks, main
 
 

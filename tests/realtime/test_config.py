@@ -10,13 +10,13 @@ from cytoloop.acquire.commands import Command, SetProperty
 from cytoloop.acquire.coordinates import Affine
 from cytoloop.acquire.errors import ConfigurationError, MissingExtraError, Problem
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.keys import make_keys
+from cytoloop.acquire.link.keys import make_keys
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
-from cytoloop.realtime.config import StreamConfig, load_experiment, single_stream
+from cytoloop.realtime.experiment.config import StreamConfig, load_experiment, single_stream
 from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.rules.rule import Moment, Verdict
-from cytoloop.realtime.server import Service
+from cytoloop.realtime.service.server import Service
 from cytoloop.trackers.tracks import Tracks
 
 

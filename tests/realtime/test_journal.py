@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from cytoloop.acquire.errors import SourceError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.messages import checksum, header_of
+from cytoloop.acquire.link.messages import checksum, header_of
 from cytoloop.acquire.reply import Cells, Reply
 from cytoloop.models.detections import Detections
-from cytoloop.realtime.journal import Entry, Journal, read_journal
+from cytoloop.realtime.service.journal import Entry, Journal, read_journal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from cytoloop.acquire.addresses import parse_address
-from cytoloop.acquire.client import Client
 from cytoloop.acquire.errors import AddressError, FrameError, RefusedError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.keys import make_keys
-from cytoloop.acquire.messages import Hello, Refusal, decode_from_service, encode
+from cytoloop.acquire.link.addresses import parse_address
+from cytoloop.acquire.link.client import Client
+from cytoloop.acquire.link.keys import make_keys
+from cytoloop.acquire.link.messages import Hello, Refusal, decode_from_service, encode
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
-from cytoloop.realtime.config import PluginChoice, StreamConfig
-from cytoloop.realtime.engine_thread import EngineThread
-from cytoloop.realtime.journal import read_journal
+from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.service.journal import read_journal
+from cytoloop.realtime.service.thread import EngineThread
 from cytoloop.trackers.tracks import Tracks
 
 SEEN: list[Frame] = []

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cytoloop.acquire.commands import MoveStage, Stimulate, Stop
 from cytoloop.acquire.reply import Cells, Decision
-from cytoloop.realtime.report import Curve, Mark, Picture, RunReport, percentiles, write_report
-from cytoloop.realtime.report_figure import contrast, outlines
-from cytoloop.realtime.report_page import MOST_DECISIONS, describe
+from cytoloop.realtime.report.contents import Curve, Mark, Picture, RunReport, percentiles, write_report
+from cytoloop.realtime.report.figure import contrast, outlines
+from cytoloop.realtime.report.page import MOST_DECISIONS, describe
 
 pytest.importorskip("matplotlib", reason="the report extra is not installed")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cytoloop.acquire.client import Client
 from cytoloop.acquire.errors import LinkError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.link.client import Client
 from cytoloop.realtime.bench.blank import BLANK
-from cytoloop.realtime.config import Experiment, PluginChoice, StreamConfig, single_stream
-from cytoloop.realtime.engine_thread import EngineThread
-from cytoloop.realtime.journal import read_journal
-from cytoloop.realtime.server import Service
+from cytoloop.realtime.experiment.config import Experiment, PluginChoice, StreamConfig, single_stream
+from cytoloop.realtime.service.journal import read_journal
+from cytoloop.realtime.service.server import Service
+from cytoloop.realtime.service.thread import EngineThread
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 

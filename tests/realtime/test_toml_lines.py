@@ -4,7 +4,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from cytoloop.realtime.toml_lines import key_lines
+from cytoloop.realtime.experiment.toml_lines import key_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

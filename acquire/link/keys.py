@@ -1,0 +1,93 @@
+"""CURVE keys: who may talk to a service that is not on loopback.
+
+A folder of keys, as :func:`make_keys` writes it::
+
+    service.key_secret      stays on the computer of the service
+    service.key             public: every client needs it
+    clients/NAME.key        public: one for each client that may connect; to lock
+                            one out, delete it and restart the service
+    NAME/service.key        the folder to copy to the microscope computer NAME ...
+    NAME/client.key_secret  ... where it is given as ``keys=``
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+from ..errors import AddressError
+
+# A socket without a ZAP domain of its own would let any client in that knows the service's public key.
+ZAP_DOMAIN = "cytoloop"
+
+
+def make_keys(folder: str | Path, clients: tuple[str, ...] = ("microscope",)) -> list[Path]:
+    """Write a key pair for the service and one for each client; return the secret files.
+
+    Raises
+    ------
+    AddressError
+        If the folder holds keys already (they are never overwritten) or a client's name is no plain name.
+    """
+    root = Path(folder)
+    for name in clients:
+        if not name or name in ("clients", "service") or Path(name).name != name:
+            raise AddressError(
+                f"client name {name!r}: a plain name is needed, other than 'clients' and 'service'"
+            )
+        if (root / name).exists():
+            raise AddressError(f"{root / name} exists; keys are never overwritten")
+    root.mkdir(parents=True, exist_ok=True)
+    public = root / "clients"
+    public.mkdir(exist_ok=True)
+    secrets: list[Path] = []
+    if not (root / "service.key_secret").exists():
+        zmq.auth.create_certificates(root, "service")
+        secrets.append(root / "service.key_secret")
+    for name in clients:
+        home = root / name
+        home.mkdir()
+        zmq.auth.create_certificates(home, "client")
+        shutil.move(home / "client.key", public / f"{name}.key")
+        shutil.copy(root / "service.key", home / "service.key")
+        secrets.append(home / "client.key_secret")
+    for path in secrets:
+        path.chmod(0o600)  # Windows ignores all but the write bit; the folder's owner guards it there
+    return secrets
+
+
+def secure_client(socket: zmq.Socket[bytes], folder: str | Path) -> None:
+    """Give a client's socket its key pair and the service's public key."""
+    public, secret = _load(Path(folder) / "client.key_secret")
+    service, _ = _load(Path(folder) / "service.key", secret=False)
+    socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, service
+
+
+def secure_service(socket: zmq.Socket[bytes], folder: str | Path) -> ThreadAuthenticator:
+    """Give the service's socket its key pair and start the check of clients; stop() it at the end."""
+    public, secret = _load(Path(folder) / "service.key_secret")
+    allowed = Path(folder) / "clients"
+    if not allowed.is_dir():
+        raise AddressError(f"{allowed}: this folder of client keys is missing; make it with 'cytoloop keys'")
+    authenticator = ThreadAuthenticator(socket.context)
+    authenticator.start()
+    authenticator.configure_curve(domain=ZAP_DOMAIN, location=str(allowed))
+    socket.zap_domain = ZAP_DOMAIN.encode()
+    socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
+    return authenticator
+
+
+def _load(path: Path, *, secret: bool = True) -> tuple[bytes, bytes]:
+    try:
+        public, private = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        raise AddressError(
+            f"{path}: no usable key: {error}; make keys with 'cytoloop keys FOLDER'"
+        ) from error
+    if secret and not private:
+        raise AddressError(f"{path}: this file holds no secret key")
+    return public, private or b""

@@ -1,0 +1,299 @@
+"""The messages between microscope and service, and the checks that every one of them must pass.
+
+A message is one ZeroMQ part: a magic number, the protocol's version (these two stand in every version), a
+CRC-32 of the rest, and a msgpack array whose first element names its kind. A frame has a second part, its
+pixels, which the header describes and whose 64-bit checksum it carries; with a shared-memory ring the second
+part is empty and the header names the slot. Nothing is used before all of it was checked; whatever fails is
+a :class:`WireError`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import zlib
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import xxhash
+from msgspec import Meta
+
+from ..errors import FrameError, VersionError, WireError
+from ..frame import LONGEST_SIDE_PX, Frame, Pixels
+from ..reply import Decision, Reply, decode_array, encode_array
+
+VERSION = 1
+_MAGIC = b"CYTO"
+_ENVELOPE = struct.Struct("<4sBI")
+LARGEST_MESSAGE = 1 << 30  # bytes of one part, pixels included; ZeroMQ drops the sender of anything larger
+_LARGEST_HEADER = 1 << 26  # bytes; a reply with 100 000 cells has about 5 MB
+
+Policy: TypeAlias = Literal["lossless", "latest"]
+_Name = Annotated[str, Meta(max_length=256)]
+_Text = Annotated[str, Meta(max_length=4096)]
+_Sequence = Annotated[int, Meta(ge=0, lt=1 << 62)]
+_Side = Annotated[int, Meta(ge=1, le=LONGEST_SIDE_PX)]
+_PIXEL_BYTES = {"uint8": 1, "uint16": 2}
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of all messages: arrays on the wire, for size and speed."""
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """A client introduces itself: at the start, and again whenever it may have lost the service.
+
+    ``run`` identifies one acquisition (32 hexadecimal digits); ``awaiting`` is the first frame for which
+    it has no reply yet.
+    """
+
+    stream: _Name
+    run: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    client: _Name
+    awaiting: _Sequence
+
+
+class Offer(_Message, frozen=True, tag="offer"):
+    """A client offers a shared-memory ring; ``token`` stands at its start and proves that it is the same one."""
+
+    name: _Name
+    slots: Annotated[int, Meta(ge=1, le=1024)]
+    slot_bytes: Annotated[int, Meta(ge=1, le=LARGEST_MESSAGE)]
+    token: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class FrameHeader(_Message, frozen=True, tag="frame"):
+    """All of a frame but its pixels; ``slot`` is -1 when they follow as the second part.
+
+    ``skipped`` counts the frames just before this one that the client left out by policy: the service
+    accepts a frame only if it follows the last one, or declares the gap.
+    """
+
+    sequence: _Sequence
+    skipped: _Sequence
+    shape: Annotated[tuple[_Side, ...], Meta(min_length=2, max_length=3)]
+    dtype: Literal["uint8", "uint16"]
+    checksum: Annotated[int, Meta(ge=0)]
+    slot: Annotated[int, Meta(ge=-1, lt=1024)]
+    time_s: float
+    sent_s: float
+    axes: Annotated[dict[_Name, Annotated[int, Meta(ge=-(1 << 62), lt=1 << 62)] | _Name], Meta(max_length=32)]
+    channels: Annotated[tuple[_Name, ...], Meta(max_length=64)]
+    stage_um: tuple[float, float] | None
+    z_um: float | None
+    exposure_ms: float | None
+    pixel_size_um: float | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels that belong to it."""
+        return math.prod(self.shape) * _PIXEL_BYTES[self.dtype]
+
+
+class Welcome(_Message, frozen=True, tag="welcome"):
+    """The service takes the client: send from ``next_sequence`` on, at most ``credit`` unanswered at a time."""
+
+    next_sequence: _Sequence
+    credit: Annotated[int, Meta(ge=1, le=1024)]
+    policy: Policy
+    engine: _Name
+    folder: _Text
+
+
+class Accepted(_Message, frozen=True, tag="accepted"):
+    """The service can, or cannot, see the ring that was offered."""
+
+    name: _Name
+    visible: bool
+
+
+class Answer(_Message, frozen=True, tag="answer"):
+    """The reply to one frame, and its acknowledgement."""
+
+    reply: Reply
+
+
+class Refusal(_Message, frozen=True, tag="refusal"):
+    """The service did not take something.
+
+    ``code`` is ``stranger`` (say HELLO first), ``again`` (say HELLO and send again what is unanswered) or
+    ``rejected`` (do not come back without a change).
+    """
+
+    code: Literal["stranger", "again", "rejected"]
+    reason: _Text
+
+
+class Beat(_Message, frozen=True, tag="beat"):
+    """Still alive, said from the work loop, so that a hung one is silent; ``sequence`` is the next expected."""
+
+    sequence: _Sequence
+
+
+class Bye(_Message, frozen=True, tag="bye"):
+    """The client has all its replies and leaves."""
+
+
+FromClient: TypeAlias = Hello | Offer | FrameHeader | Beat | Bye
+FromService: TypeAlias = Welcome | Accepted | Answer | Refusal | Beat
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
+_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
+    side: msgspec.msgpack.Decoder(side, dec_hook=decode_array) for side in (FromClient, FromService)
+}
+
+
+def encode(message: FromClient | FromService) -> bytes:
+    """Return the wire form of a message."""
+    payload = _encoder.encode(message)
+    return _ENVELOPE.pack(_MAGIC, VERSION, zlib.crc32(payload)) + payload
+
+
+def decode_from_client(part: bytes | memoryview) -> FromClient:
+    """Check and read a message that a client sent.
+
+    Raises
+    ------
+    WireError
+        Names the check that failed.
+    """
+    message: FromClient = _decode(part, FromClient)
+    if isinstance(message, FrameHeader):
+        _check_header(message)
+    return message
+
+
+def decode_from_service(part: bytes | memoryview) -> FromService:
+    """Check and read a message that the service sent.
+
+    Raises
+    ------
+    WireError
+        Names the check that failed.
+    """
+    message: FromService = _decode(part, FromService)
+    if isinstance(message, Answer):
+        for decision in message.reply.decisions:
+            _check_decision(decision)
+    return message
+
+
+def _decode(part: bytes | memoryview, side: Any) -> Any:
+    if len(part) < _ENVELOPE.size or len(part) > _LARGEST_HEADER:
+        raise WireError(f"a message of {len(part)} bytes; {_ENVELOPE.size} to {_LARGEST_HEADER} are allowed")
+    magic, version, crc = _ENVELOPE.unpack_from(part)
+    if magic != _MAGIC:
+        raise WireError("not a cytoloop message (wrong magic number)")
+    if version != VERSION:
+        raise VersionError(
+            f"protocol version {version}; this side speaks version {VERSION}: update the older one"
+        )
+    payload = memoryview(part)[_ENVELOPE.size :]
+    if zlib.crc32(payload) != crc:
+        raise WireError("CRC mismatch: the message was damaged on the way")
+    try:
+        return _decoders[side].decode(payload)
+    except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors too
+        raise WireError(f"malformed message: {_with_field_name(error, payload)}") from None
+
+
+def _with_field_name(error: Exception, payload: memoryview) -> str:
+    """Say which field is meant where msgspec gives an index into the array."""
+    place = re.search(r"\$\[(\d+)\]", str(error))
+    try:
+        kind = next(iter(msgspec.msgpack.decode(payload)))
+        fields = next(known.__struct_fields__ for known in _Message.__subclasses__() if _tag(known) == kind)
+        return (
+            f"{kind} message, {fields[int(place[1]) - 1]}: {error}" if place else f"{kind} message: {error}"
+        )
+    except (ValueError, TypeError, IndexError, StopIteration, RecursionError):
+        return str(error)
+
+
+def _tag(kind: type[_Message]) -> Any:
+    return kind.__struct_config__.tag
+
+
+def _check_header(header: FrameHeader) -> None:
+    channels = 1 if len(header.shape) == 2 else header.shape[0]
+    if len(header.channels) != channels:
+        raise WireError(f"channels: {len(header.channels)} names for {channels} channel(s)")
+    if header.nbytes > LARGEST_MESSAGE:
+        raise WireError(f"shape: {header.shape} has more than {LARGEST_MESSAGE} bytes")
+    if header.skipped > header.sequence:
+        raise WireError(f"skipped: {header.skipped} frames cannot be left out before frame {header.sequence}")
+    _check_finite(header, "frame")
+
+
+def _check_decision(decision: Decision) -> None:
+    _check_finite(decision, f"decision of rule {decision.rule!r}")
+
+
+def _check_finite(value: Any, what: str) -> None:
+    """Refuse NaN and infinity anywhere in a value: they pass every comparison that guards hardware."""
+    pending = [msgspec.to_builtins(value)]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                raise WireError(f"{what}: {item} is not a finite number")
+        elif isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list | tuple):
+            pending.extend(item)
+
+
+def checksum(pixels: Pixels | memoryview) -> int:
+    """Return the xxh3 64-bit checksum of the pixels (44 GB/s where CRC-32 gives 2.5)."""
+    return xxhash.xxh3_64_intdigest(pixels)  # pyright: ignore[reportArgumentType]  (any C-contiguous buffer)
+
+
+def header_of(frame: Frame, *, skipped: int, slot: int, check: int) -> FrameHeader:
+    """Return the header of a frame whose pixels have the given checksum."""
+    return FrameHeader(
+        sequence=frame.sequence,
+        skipped=skipped,
+        shape=frame.pixels.shape,
+        dtype=frame.pixels.dtype.name,  # pyright: ignore[reportArgumentType]
+        checksum=check,
+        slot=slot,
+        time_s=frame.time_s,
+        sent_s=frame.sent_s,
+        axes=dict(frame.axes),
+        channels=frame.channels,
+        stage_um=frame.stage_um,
+        z_um=frame.z_um,
+        exposure_ms=frame.exposure_ms,
+        pixel_size_um=frame.pixel_size_um,
+    )
+
+
+def frame_of(header: FrameHeader, pixels: memoryview) -> Frame:
+    """Return the frame of a header and its pixels, after checking that they belong together.
+
+    Raises
+    ------
+    WireError
+        If length or checksum differ.
+    """
+    if pixels.nbytes != header.nbytes:
+        raise WireError(f"pixels: {pixels.nbytes} bytes for shape {header.shape} {header.dtype}")
+    if checksum(pixels) != header.checksum:
+        raise WireError(f"pixels of frame {header.sequence} were damaged on the way (checksum)")
+    try:
+        return Frame(
+            pixels=np.frombuffer(pixels, header.dtype).reshape(header.shape),
+            sequence=header.sequence,
+            time_s=header.time_s,
+            axes=header.axes,
+            channels=header.channels,
+            stage_um=header.stage_um,
+            z_um=header.z_um,
+            exposure_ms=header.exposure_ms,
+            pixel_size_um=header.pixel_size_um,
+            sent_s=header.sent_s,
+        )
+    except FrameError as error:
+        raise WireError(f"frame {header.sequence}: {error}") from None

@@ -1,0 +1,1 @@
+"""The loop around Micro-Manager's engines: frames out of pycro-manager or pymmcore-plus, decisions back in."""

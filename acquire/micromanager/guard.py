@@ -1,0 +1,167 @@
+"""Guard: submits events so that pycro-manager 1.0.2 neither loses an error nor hangs on one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ..commands import SnapExtra
+from ..errors import EventError
+from .engine import Watch, check_camera, running_core
+from .events import EventCheck
+from .step import axes_key
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+
+class Guard:
+    """Submits the events of one acquisition; made by :meth:`~cytoloop.acquire.micromanager.loop.Loop.guard`."""
+
+    def __init__(self, loop: Loop, acquisition: Any, image_timeout_s: float) -> None:
+        self._loop = loop
+        self._watch = Watch(acquisition, image_timeout_s, loop.complete)
+        self._check = EventCheck(running_core())
+        self._taken_extras = 0
+
+    @property
+    def stopped(self) -> str:
+        """Which rule stopped the acquisition and why, or ``""``."""
+        return self._loop.steering.stopped
+
+    def acquire(self, events: dict[str, Any] | Iterable[Any]) -> int:
+        """Acquire events and return when their images have been taken and handed to the link.
+
+        A list is checked as a whole before any of it is submitted. In free mode the engine may merge
+        neighbours in a list into hardware-timed bursts, within which nothing can be decided; events that set
+        properties, and all events in the other modes, go one by one. Any other iterable is read one item
+        ahead of the microscope, an item being an event or a list of events.
+
+        Parameters
+        ----------
+        events
+            One event, a list of events, or an iterable of either, such as a generator.
+
+        Returns
+        -------
+        images
+            The number of images taken. It is less than that of the events when some were skipped, or when a
+            rule stopped the acquisition; further calls then take none.
+
+        Raises
+        ------
+        EventError
+            For an event that the engine would mishandle; nothing of it is submitted.
+        AcquisitionError
+            If the hardware, a hook or the camera fails, or an image is overdue. The acquisition has ended;
+            what was taken is kept.
+        """
+        check_camera()
+        before = self._watch.imaged
+        try:
+            try:
+                for unit in self._units(events):
+                    if self._watch.ending or self.stopped:
+                        break
+                    self._run(unit)
+            except EventError:
+                self._watch.wait()
+                raise
+            self._watch.wait()
+        except EventError:
+            raise
+        except BaseException:
+            self._watch.shut_down()
+            raise
+        return self._watch.imaged - before
+
+    @property
+    def ending(self) -> bool:
+        """Whether the acquisition has been stopped, aborted or has failed."""
+        return self._watch.ending
+
+    def end(self) -> None:
+        """End the acquisition now, as planned ends do; what has been taken is kept."""
+        self._watch.end()
+
+    def allow_exposure(self, exposure_ms: float) -> None:
+        """Tell the watchdog of an exposure that was not planned."""
+        self._watch.longest_exposure_ms = max(self._watch.longest_exposure_ms, exposure_ms)
+
+    def _units(self, events: dict[str, Any] | Iterable[Any]) -> Iterator[Any]:
+        """Yield checked events, or lists of them that are submitted together."""
+        if isinstance(events, dict):
+            yield from self._check.check([events])
+        elif isinstance(events, list | tuple):
+            yield from self._together(list(events))
+        else:
+            for item in events:
+                yield from self._together(list(item) if isinstance(item, list | tuple) else [item])
+
+    def _together(self, events: list[Any]) -> Iterator[Any]:
+        for key, run in groupby(self._check.check(events), _burst_key):
+            members = list(run)
+            if self._loop.mode != "free" or key is None or len(members) == 1:
+                yield from members
+            else:
+                yield members
+
+    def _run(self, unit: Any) -> None:
+        if self._loop.mode == "lockstep":
+            return self._run_in_step(unit)
+        self._watch.submit(unit)
+        self._watch.wait(outstanding=1)
+        return None
+
+    def _run_in_step(self, event: dict[str, Any]) -> None:
+        """Acquire one event, wait for the answer to its image, and take the extra images that it asks for."""
+        for edited in self._loop.steer([event]):
+            self._take_image(edited)
+            self._loop.steering.take()
+            extras = self._loop.steering.due_extras()
+            for extra in extras:
+                self._take_extra(edited, extra)
+            if extras:
+                self._loop.steering.take_after_extras()
+
+    def _take_image(self, event: dict[str, Any]) -> None:
+        before = self._watch.imaged
+        self._watch.submit(event)
+        self._watch.wait()
+        if self._watch.imaged > before:
+            self._loop.await_reply(axes_key(event["axes"]))
+
+    def _take_extra(self, event: dict[str, Any], extra: SnapExtra) -> None:
+        """Take one more image of the field, with an axis of its own."""
+        self._taken_extras += 1
+        again: dict[str, Any] = {
+            key: value for key, value in event.items() if key not in ("properties", "min_start_time")
+        }
+        again["axes"] = {**event["axes"], "extra": self._taken_extras}
+        if extra.exposure_ms is not None:
+            again["exposure"] = extra.exposure_ms
+        if extra.channel:
+            group = event["config_group"][0] if "config_group" in event else running_core().getChannelGroup()
+            again["config_group"] = [group, extra.channel]
+        try:
+            self._check.check([again])
+        except EventError as error:
+            self._loop.steering.refuse_extra(str(error))
+            return
+        self._loop.note(event, again)
+        self._take_image(again)
+        self._loop.steering.counts["applied"] += 1
+
+
+def _burst_key(event: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what events must have in common to be submitted in one list; None: this one goes alone.
+
+    pycro-manager 1.0.2 merges more than it can carry out: in a burst it drops properties and positions of
+    other stages (trap 3), and takes position, exposure and channel from the first event even where that has
+    none and a later one has.
+    """
+    if "properties" in event or "stage_positions" in event:
+        return None
+    x, y, group = event.get("x"), event.get("y"), event.get("config_group")
+    return frozenset(event), x, y, None if group is None else tuple(group)

@@ -1,0 +1,218 @@
+"""The loop for pymmcore-plus: frames out through ``frameReady``, decisions back through an iterator of events.
+
+::
+
+    with connect("tcp://127.0.0.1:5790", core, mode="lockstep") as loop:
+        core.run_mda(loop.events(useq.MDASequence(...))).join()
+
+The iterator is asked for the next event when the last one is done, so every decision that has come by then is
+applied to it. Modes are those of :mod:`cytoloop.acquire.micromanager.loop`; in ``barrier`` and ``lockstep``
+the iterator waits for the reply to the last image, up to ``deadline_s``. Extra images need ``lockstep``.
+
+A process that ends right after an acquisition may crash in the core: call ``core.unloadAllDevices()`` and
+wait 0.3 s before it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..actuators import Actuator
+from ..commands import SnapExtra
+from ..errors import FrameError
+from ..frame import Frame
+from ..link.addresses import DEFAULT_ADDRESS
+from ..link.client import Client
+from .base import LoopBase, Mode, open_link
+from .hardware import Hardware
+from .step import Key, Step
+
+if TYPE_CHECKING:
+    from useq import MDAEvent
+
+_AXES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
+
+
+class MdaLoop(LoopBase):
+    """The loop of a pymmcore-plus script; serves one ``run_mda`` after another.
+
+    Parameters
+    ----------
+    core
+        The ``CMMCorePlus`` whose acquisition engine is steered. The loop listens to it until closed.
+    client, mode, deadline_s, actuators
+        As for :class:`~.base.LoopBase`.
+    """
+
+    def __init__(
+        self,
+        core: Any,
+        client: Client,
+        *,
+        mode: Mode = "free",
+        deadline_s: float = 0.2,
+        actuators: Sequence[Actuator] = (),
+    ) -> None:
+        super().__init__(client, mode=mode, deadline_s=deadline_s, actuators=actuators)
+        self._core = core
+        self._yielded = self._extras = 0
+        self._key: Key = frozenset()
+        core.mda.events.frameReady.connect(self.on_frame)
+
+    def events(self, events: Iterable[MDAEvent]) -> Iterator[MDAEvent]:
+        """Yield the planned events as the decisions leave them; pass the iterator itself to ``run_mda``.
+
+        Parameters
+        ----------
+        events
+            A ``useq.MDASequence`` or any iterable of ``useq.MDAEvent``; read one at a time.
+        """
+        self.steering.begin_run()
+        self.steering.hardware = Hardware(self._core)
+        self._here = Step()
+        for event in events:
+            if self.mode == "free":
+                self.steering.take()
+            plan = _step_of(event)
+            (step,) = self.steering.edit([plan])
+            if step is not None:
+                edited = _edited(event, step)
+                yield self._issue(edited, plan, step)
+                if self.mode != "free":
+                    yield from self._settle(edited, plan)
+            if self.steering.stopped:
+                return
+
+    def on_frame(self, image: Any, event: MDAEvent, metadata: Mapping[str, Any]) -> None:
+        """Hand an image to the link; connected to ``frameReady``, and never raises."""
+        self._counts["images"] += 1
+        try:
+            planned = self._outgoing.planned(self._key)
+            try:
+                frame = _frame_of(image, event, metadata, planned.actual if planned else Step())
+                self._outgoing.send(frame, self._key, _elapsed_s(metadata))
+            except FrameError as error:
+                self._outgoing.refused(self._key)
+                self._complain("refused_images", f"images are not sent: {error}")
+        except Exception as error:
+            self._complain("errors", f"an image could not be sent: {error!r}", trace=True)
+
+    def close(self) -> None:
+        """Stop listening to the core, then as :meth:`LoopBase.close`."""
+        self._core.mda.events.frameReady.disconnect(self.on_frame)
+        super().close()
+
+    def _settle(self, event: MDAEvent, plan: Step) -> Iterator[MDAEvent]:
+        """Wait for the reply to the last image, carry out what it says, and yield the extra images it wants."""
+        self.await_reply(self._key)
+        self.steering.take()
+        extras = self.steering.due_extras()
+        for extra in extras:
+            group = event.channel.group if event.channel else self._core.getChannelGroup()
+            if extra.channel and not self._core.isConfigDefined(group, extra.channel):
+                self.steering.refuse_extra(f"group {group!r} has no preset {extra.channel!r}")
+                continue
+            again = self._again(event, extra, group)
+            yield self._issue(again, plan, _step_of(again))
+            self.steering.counts["applied"] += 1
+            self.await_reply(self._key)
+        if extras:
+            self.steering.take_after_extras()
+
+    def _issue(self, event: MDAEvent, plan: Step, step: Step) -> MDAEvent:
+        """Note the event as the one that the next images come from."""
+        self._yielded += 1
+        self._key = frozenset({("event", self._yielded)})
+        self._note(self._key, plan, step)
+        return event
+
+    def _again(self, event: MDAEvent, extra: SnapExtra, group: str) -> MDAEvent:
+        self._extras += 1
+        changes: dict[str, Any] = {
+            "metadata": {**event.metadata, "extra": self._extras},
+            "min_start_time": None,
+            "reset_event_timer": False,
+        }
+        if extra.exposure_ms is not None:
+            changes["exposure"] = extra.exposure_ms
+        if extra.channel:
+            changes["channel"] = {"config": extra.channel, "group": group}
+        return event.replace(**changes)
+
+
+def connect(
+    address: str,
+    core: Any,
+    *,
+    stream: str = "default",
+    mode: Mode = "free",
+    deadline_s: float = 0.2,
+    actuators: Sequence[Actuator] = (),
+    keys: str | Path | None = None,
+    buffer_mb: int = 1024,
+) -> MdaLoop:
+    """Connect a ``CMMCorePlus`` to the service; a service that is not there yet is no error.
+
+    Raises
+    ------
+    AddressError
+        If the address is malformed or not allowed without keys.
+    RefusedError
+        If the service turns this client away.
+    """
+    client = open_link(address or DEFAULT_ADDRESS, stream, keys, buffer_mb)
+    try:
+        return MdaLoop(core, client, mode=mode, deadline_s=deadline_s, actuators=actuators)
+    except BaseException:
+        client.close(0)
+        raise
+
+
+def _step_of(event: MDAEvent) -> Step:
+    channel = event.channel
+    return Step(
+        xy_um=None if event.x_pos is None or event.y_pos is None else (event.x_pos, event.y_pos),
+        z_um=event.z_pos,
+        exposure_ms=event.exposure,
+        channel=None if channel is None else (channel.group, channel.config),
+    )
+
+
+def _edited(event: MDAEvent, step: Step) -> MDAEvent:
+    changes: dict[str, Any] = {}
+    if step.xy_um is not None:
+        changes["x_pos"], changes["y_pos"] = step.xy_um
+    if step.z_um is not None:
+        changes["z_pos"] = step.z_um
+    if step.exposure_ms is not None:
+        changes["exposure"] = step.exposure_ms
+    return event.replace(**changes) if changes else event
+
+
+def _frame_of(image: Any, event: MDAEvent, metadata: Mapping[str, Any], step: Step) -> Frame:
+    position = metadata.get("position") or {}
+    x, y, z = position.get("x"), position.get("y"), position.get("z")
+    axes: dict[str, int | str] = {
+        _AXES.get(str(name), str(name)): int(at) for name, at in event.index.items()
+    }
+    if "extra" in event.metadata:
+        axes["extra"] = int(event.metadata["extra"])
+    pixel_size = metadata.get("pixel_size_um") or None
+    return Frame(
+        np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image,
+        axes=axes,
+        channels=(event.channel.config if event.channel else "",),
+        stage_um=step.xy_um if x is None or y is None else (float(x), float(y)),
+        z_um=step.z_um if z is None else float(z),
+        exposure_ms=metadata.get("exposure_ms", step.exposure_ms),
+        pixel_size_um=pixel_size,
+    )
+
+
+def _elapsed_s(metadata: Mapping[str, Any]) -> float | None:
+    elapsed_ms = metadata.get("runner_time_ms")
+    return None if elapsed_ms is None else float(elapsed_ms) / 1000

@@ -1,0 +1,1 @@
+"""The experiment file: read, checked completely, errors with file and line."""

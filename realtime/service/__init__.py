@@ -1,0 +1,1 @@
+"""The service: supervised engine processes, their journals, and every frame exactly once."""

@@ -1,0 +1,182 @@
+"""The journal of a run: one checked record per frame, written before the frame is answered.
+
+From it a new engine takes over where a killed one stopped: the detections restore tracker and rules, the
+replies answer a client that did not get them. A record is its length, its CRC-32 and msgpack; a torn end
+(the engine died while it wrote) is cut off, which loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ...acquire.errors import SourceError
+from ...acquire.frame import Frame
+from ...acquire.link.messages import FrameHeader
+from ...acquire.reply import Reply, decode_array, encode_array
+from ...models.detections import Detections
+
+_RECORD = struct.Struct("<II")
+_LARGEST_RECORD = 1 << 28
+_MAGIC = b"cytoloop journal 1\n"
+_COLUMNS = (("yx", "f8", 2), ("area", "f8", 1), ("bbox", "i4", 4), ("mean", "f8", 0), ("maximum", "f8", 0))
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of one frame: its header, the detections as bytes per column (or None), the reply."""
+
+    header: FrameHeader
+    detections: dict[str, bytes] | None
+    reply: Reply
+
+    @staticmethod
+    def of(header: FrameHeader, detections: Detections | None, reply: Reply) -> Entry:
+        """Return the entry of a processed frame."""
+        columns = None
+        if detections is not None:
+            columns = {
+                name: np.ascontiguousarray(getattr(detections, name)).tobytes() for name in _column_types(1)
+            }
+        return Entry(header, columns, reply)
+
+    @property
+    def frame(self) -> Frame:
+        """The frame without its pixels (they are zero)."""
+        header = self.header
+        return Frame(
+            pixels=np.zeros(header.shape, header.dtype),
+            sequence=header.sequence,
+            time_s=header.time_s,
+            axes=header.axes,
+            channels=header.channels,
+            stage_um=header.stage_um,
+            z_um=header.z_um,
+            exposure_ms=header.exposure_ms,
+            pixel_size_um=header.pixel_size_um,
+            sent_s=header.sent_s,
+        )
+
+    def restore_detections(self) -> Detections | None:
+        """Return the detections as they were measured."""
+        if self.detections is None:
+            return None
+        header, columns = self.header, {}
+        for name, (dtype, width) in _column_types(len(header.channels)).items():
+            array: NDArray[Any] = np.frombuffer(self.detections[name], dtype)
+            columns[name] = array if name == "area" else array.reshape(-1, width)
+        return Detections(
+            sequence=header.sequence,
+            time_s=header.time_s,
+            shape=(header.shape[-2], header.shape[-1]),
+            stage_um=header.stage_um,
+            pixel_size_um=header.pixel_size_um,
+            **columns,
+        )
+
+
+def _column_types(channels: int) -> dict[str, tuple[str, int]]:
+    """Return type and width of each column of :class:`Detections`."""
+    types = {name: (dtype, width or channels) for name, dtype, width in _COLUMNS}
+    return types | {"moments": ("f8", 3)}
+
+
+class Journal:
+    """The journal file of one run, open for appending.
+
+    Parameters
+    ----------
+    path
+        The file; made if it does not exist. If it does, :meth:`entries` must be read to the end before the
+        first :meth:`append`.
+
+    Raises
+    ------
+    SourceError
+        If the file is not a journal.
+    OSError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        fresh = not path.exists() or path.stat().st_size == 0
+        self._file = path.open("ab" if fresh else "r+b", buffering=0)
+        if fresh:
+            self._file.write(_MAGIC)
+        elif self._file.read(len(_MAGIC)) != _MAGIC:
+            self._file.close()
+            raise SourceError(path, "this is not a cytoloop journal (version 1)")
+        self._end = len(_MAGIC)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is there, and cut off a torn or damaged end."""
+        for entry, end in _read(self._path, self._end):
+            self._end = end
+            yield entry
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
+
+    def append(self, entry: Entry) -> None:
+        """Write one entry; it survives the death of this process as soon as this returns.
+
+        Raises
+        ------
+        OSError
+            If it could not be written whole (a full disk); the file then ends with the entry before.
+        """
+        payload = self._encoder.encode(entry)
+        record = _RECORD.pack(len(payload), zlib.crc32(payload)) + payload
+        try:
+            if self._file.write(record) != len(record):
+                raise OSError(f"{self._path}: the disk is full")
+        except OSError:
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
+            raise
+        self._end += len(record)
+
+    def close(self) -> None:
+        """Write to the disk itself and close."""
+        try:
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+
+def read_journal(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a finished or running run's journal, up to the first that is torn or damaged.
+
+    Raises
+    ------
+    SourceError
+        If the file is not a journal.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise SourceError(path, "this is not a cytoloop journal (version 1)")
+    yield from (entry for entry, _ in _read(path, len(_MAGIC)))
+
+
+def _read(path: Path, start: int) -> Iterator[tuple[Entry, int]]:
+    decoder = msgspec.msgpack.Decoder(Entry, dec_hook=decode_array)
+    with path.open("rb") as file:
+        file.seek(start)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            length, crc = _RECORD.unpack(head)
+            payload = file.read(length) if length <= _LARGEST_RECORD else b""
+            if len(payload) != length or zlib.crc32(payload) != crc:
+                return
+            try:
+                entry = decoder.decode(payload)
+            except ValueError:
+                return
+            yield entry, file.tell()

@@ -1,0 +1,142 @@
+"""One acquisition run on the service's side: every frame exactly once, also across the death of the engine."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import tifffile
+from msgspec.structs import replace
+
+from ...acquire.errors import WireError
+from ...acquire.frame import Frame
+from ...acquire.link.messages import FrameHeader
+from ...acquire.reply import Cells, Reply
+from ...models.labels import Labels
+from ..experiment.config import StreamConfig
+from ..pipeline import Pipeline, Step
+from .attempts import Attempts
+from .journal import Entry, Journal
+
+_KEPT_REPLIES = 256  # more than any client can have unanswered
+_MOST_ATTEMPTS = 3
+
+
+class Run:
+    """The pipeline of one run and its journal.
+
+    Opening a run that is on disk already feeds its journal to a new pipeline, which brings tracker, rules and
+    limits into the state in which the engine before left them.
+
+    Parameters
+    ----------
+    stream
+        Configuration of the stream.
+    log
+        Folder of all runs; this one gets ``log/stream/DATE_RUN``.
+    run
+        The client's identification of the run.
+    alive
+        Called for every frame that is restored, so that a long journal is not taken for a hang.
+    """
+
+    def __init__(self, stream: StreamConfig, log: Path, run: str, alive: Callable[[], None]) -> None:
+        self.name = run
+        self.folder = _run_folder(log / stream.name, run)
+        self.next_sequence = 0
+        self._pipeline = Pipeline(stream)
+        self._policy = stream.policy
+        self._masks = self.folder / "masks" if stream.save_masks else None
+        if self._masks is not None:
+            self._masks.mkdir(exist_ok=True)
+        self._replies: deque[Reply] = deque(maxlen=_KEPT_REPLIES)
+        self._attempts = Attempts(self.folder / "attempts")
+        self._journal = Journal(self.folder / "journal")
+        for entry in self._journal.entries():
+            self._pipeline.restore(entry.frame, entry.restore_detections())
+            self._keep(entry.reply)
+            alive()
+
+    def process(self, header: FrameHeader, frame: Frame) -> Reply:
+        """Segment, track, decide and write down; the reply may be sent as soon as this returns."""
+        if header.sequence - header.skipped != self.next_sequence:
+            raise WireError(f"frame {header.sequence} is out of order; {self.next_sequence} is next")
+        reply, labels, detections = self._step(header, frame)
+        if self._masks is not None and labels is not None:
+            mask = self._masks / f"{header.sequence:06d}.tif"
+            reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
+        reply = _tried(reply, "it", lambda: self._journal.append(Entry.of(header, detections, reply)))
+        self._keep(reply)
+        return reply
+
+    def _step(self, header: FrameHeader, frame: Frame) -> Step:
+        """Run the pipeline, unless it has died of this very frame time and again."""
+        if self._begin(header.sequence) > _MOST_ATTEMPTS:
+            message = f"frame {header.sequence} is left out: the engine died of it {_MOST_ATTEMPTS} times"
+            return Step(Reply(header.sequence, Cells.none(), messages=(message,)), None, None)
+        step = self._pipeline.step(frame)
+        if not header.skipped or self._policy == "latest":
+            return step
+        message = (
+            f"{header.skipped} frames before frame {header.sequence} never came: the client left them out"
+        )
+        return step._replace(reply=_with_message(step.reply, message))
+
+    def _begin(self, sequence: int) -> int:
+        try:
+            return self._attempts.begin(sequence)
+        except OSError:  # a full disk; the journal will say so
+            return 1
+
+    def replies_from(self, sequence: int) -> list[Reply]:
+        """Return the replies from ``sequence`` to the last one (at most 256), in order; none is left out."""
+        known = {reply.sequence: reply for reply in self._replies}
+        first = max(sequence, self.next_sequence - _KEPT_REPLIES)
+        return [known.get(number) or _lost(number) for number in range(first, self.next_sequence)]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._attempts.close()
+        self._journal.close()
+
+    def _keep(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        self.next_sequence = reply.sequence + 1
+
+
+def _lost(sequence: int) -> Reply:
+    return Reply(sequence, Cells.none(), messages=(f"the reply to frame {sequence} is not in the log",))
+
+
+def _run_folder(parent: Path, run: str) -> Path:
+    known = sorted(parent.glob(f"*_{run}"))
+    if known:
+        return known[0]
+    folder = parent / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{run}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _tried(reply: Reply, what: str, write: Callable[[], None]) -> Reply:
+    """Write something of a frame; if that fails, go on and say so.
+
+    Going on matters more than the log: a running experiment must not die of a full disk.
+    """
+    try:
+        write()
+    except OSError as error:
+        return _with_message(
+            reply, f"frame {reply.sequence}: {what} could not be written to the log: {error}"
+        )
+    return reply
+
+
+def _with_message(reply: Reply, message: str) -> Reply:
+    return replace(reply, messages=(*reply.messages, message))
+
+
+def _write_mask(path: Path, labels: Labels) -> None:
+    image = labels.image.astype("uint16" if labels.count < 65_536 else "uint32")
+    tifffile.imwrite(path, image, compression="zlib")
