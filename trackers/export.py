@@ -36,7 +36,7 @@ class CtcWriter:
     folder
         Made if it does not exist; masks and ``res_track.txt`` of an earlier result are removed.
     digits
-        Digits of the numbers in file names.
+        Least number of digits in file names.
     """
 
     def __init__(self, folder: Path, digits: int = 3) -> None:
@@ -48,6 +48,7 @@ class CtcWriter:
         self._pieces: list[_Piece] = []
         self._last: dict[int, _Piece] = {}
         self._number = -1
+        self._written: list[int] = []
 
     def add(
         self,
@@ -74,14 +75,15 @@ class CtcWriter:
         if not self.complete:
             return
         mothers = {int(d): division.mother for division in divisions for d in division.daughters}
+        followed = sum(t in self._last and self._last[t].end == before for t in tracks.tolist())
+        if len(self._pieces) + len(tracks) - followed > MOST_LABELS:
+            self.complete = False
+            return
         new = np.zeros(len(tracks) + 1, np.uint16)
         for row, track in enumerate(map(int, tracks), start=1):
             piece = self._last.get(track)
             if piece is None or piece.end != before:
                 earlier = piece or self._last.get(mothers.get(track, 0))
-                if len(self._pieces) == MOST_LABELS:
-                    self.complete = False
-                    return
                 piece = _Piece(
                     len(self._pieces) + 1, self._number, self._number, earlier.label if earlier else 0
                 )
@@ -89,10 +91,17 @@ class CtcWriter:
                 self._last[track] = piece
             piece.end = self._number
             new[row] = piece.label
-        target = self._folder / f"mask{self._number:0{self._digits}d}.tif"
-        tifffile.imwrite(target, new[labels], compression="zlib")
+        tifffile.imwrite(self._file(self._number, self._digits), new[labels], compression="zlib")
+        self._written.append(self._number)
+
+    def _file(self, number: int, digits: int) -> Path:
+        return self._folder / f"mask{number:0{digits}d}.tif"
 
     def close(self) -> None:
-        """Write the table of tracks."""
+        """Write the table of tracks; give all masks as many digits as the last one needs."""
+        digits = max(self._digits, len(str(max(self._number, 0))))
+        if digits > self._digits:
+            for number in self._written:
+                self._file(number, self._digits).rename(self._file(number, digits))
         rows = (f"{p.label} {p.begin} {p.end} {p.parent}\n" for p in self._pieces)
         (self._folder / "res_track.txt").write_text("".join(rows), encoding="ascii")
