@@ -348,7 +348,7 @@ def test_trap_12_events_after_the_block_are_refused(quiet: Any, acquisition: Any
 def test_trap_13_the_processor_reads_no_state_of_the_core(
     quiet: Any, core: Any, acquisition: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cytoloop.acquire import hardware
+    from cytoloop.acquire.micromanager import hardware
 
     threads: set[str] = set()
 

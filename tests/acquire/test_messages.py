@@ -9,10 +9,10 @@ import zlib
 import msgspec
 import numpy as np
 import pytest
-from cytoloop.acquire.link import messages as wire
 from cytoloop.acquire.commands import MoveStage, Stimulate
 from cytoloop.acquire.errors import WireError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.link import messages as wire
 from cytoloop.acquire.reply import Cells, Decision, Division, Reply
 from hypothesis import given
 from hypothesis import strategies as st
