@@ -283,17 +283,28 @@ def frame_of(header: FrameHeader, pixels: memoryview) -> Frame:
     if checksum(pixels) != header.checksum:
         raise WireError(f"pixels of frame {header.sequence} were damaged on the way (checksum)")
     try:
-        return Frame(
-            pixels=np.frombuffer(pixels, header.dtype).reshape(header.shape),
-            sequence=header.sequence,
-            time_s=header.time_s,
-            axes=header.axes,
-            channels=header.channels,
-            stage_um=header.stage_um,
-            z_um=header.z_um,
-            exposure_ms=header.exposure_ms,
-            pixel_size_um=header.pixel_size_um,
-            sent_s=header.sent_s,
-        )
+        return frame_with(header, np.frombuffer(pixels, header.dtype).reshape(header.shape))
     except FrameError as error:
         raise WireError(f"frame {header.sequence}: {error}") from None
+
+
+def frame_with(header: FrameHeader, pixels: Pixels) -> Frame:
+    """Put a header and its pixels together.
+
+    Raises
+    ------
+    FrameError
+        If the pixels are of a kind that no room accepts.
+    """
+    return Frame(
+        pixels=pixels,
+        sequence=header.sequence,
+        time_s=header.time_s,
+        axes=header.axes,
+        channels=header.channels,
+        stage_um=header.stage_um,
+        z_um=header.z_um,
+        exposure_ms=header.exposure_ms,
+        pixel_size_um=header.pixel_size_um,
+        sent_s=header.sent_s,
+    )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...acquire.errors import SourceError
 from ...acquire.frame import Frame
-from ...acquire.link.messages import FrameHeader
+from ...acquire.link.messages import FrameHeader, frame_with
 from ...acquire.reply import Reply, decode_array, encode_array
 from ...models.detections import Detections
 
@@ -50,19 +50,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     @property
     def frame(self) -> Frame:
         """The frame without its pixels (they are zero)."""
-        header = self.header
-        return Frame(
-            pixels=np.zeros(header.shape, header.dtype),
-            sequence=header.sequence,
-            time_s=header.time_s,
-            axes=header.axes,
-            channels=header.channels,
-            stage_um=header.stage_um,
-            z_um=header.z_um,
-            exposure_ms=header.exposure_ms,
-            pixel_size_um=header.pixel_size_um,
-            sent_s=header.sent_s,
-        )
+        return frame_with(self.header, np.zeros(self.header.shape, self.header.dtype))
 
     def restore_detections(self) -> Detections | None:
         """Return the detections as they were measured."""
