@@ -43,12 +43,9 @@ def _summary(values: dict[str, Any]) -> Any:
         latency = act["latency_ms"]
         counts = (act["frames_expected"], act["frames_acquired"], act["frames_decided"])
         table.add_row(act["name"], *map(str, counts), f"{latency['p50']:.1f}", f"{latency['p99']:.1f}")
-    promises = [_promise(promise) for act in values["acts"] for promise in act["promises"]]
-    return Group(table, *promises, Text(f"Look at {values['report']}"))
-
-
-def _promise(promise: dict[str, Any]) -> Any:
-    from rich.text import Text
-
-    mark = ("kept    ", "green") if promise["kept"] else ("NOT KEPT", "bold red")
-    return Text.assemble(mark, f"  {promise['text']}: {promise['found']}")
+    promises = Table("promise", "found", "kept", box=None)
+    for act in values["acts"]:
+        for promise in act["promises"]:
+            kept = Text("yes", "green") if promise["kept"] else Text("NO", "bold red")
+            promises.add_row(f"{act['name']}: {promise['text']}", promise["found"], kept)
+    return Group(table, promises, Text(f"Look at {values['report']}"))

@@ -29,6 +29,9 @@ def draw(act: Followed, image: Any, strip: list[Any], plot: Any) -> None:
 def _draw_way(act: Followed, axes: Any, stills: list[int]) -> None:
     """Draw the fields that were seen where they lie in the sample, and the way of the cell over them."""
     take, half = act.take, half_field_um(act.take.microscope)
+    axes.set_title(
+        "the fields that were seen, and the way of the cell", color=INK, fontsize=11.5, loc="left", pad=6
+    )
     for spine in axes.spines.values():
         spine.set_color(GRID)
     axes.set(xticks=[], yticks=[], facecolor="#05070a")

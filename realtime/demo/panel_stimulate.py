@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...acquire.commands import Stimulate
 from ..report.contents import Mark, Picture
 from ..report.figure import FAINT, INK, draw_picture, prepare
-from .panels import LIGHT, Crop, draw_strip
+from .panels import LIGHT, Crop, draw_strip, part_of
 from .stimulate import CURVE_FRAMES, Daughter, Stimulated
 
 _RECENT = 4
@@ -48,14 +48,16 @@ def _picture(act: Stimulated) -> Picture:
         for decision in replies[past].decisions
         if type(decision.command) is Stimulate and decision.track in place
     ]
+    lit = np.array([(mark.x_px, mark.y_px) for mark in marks]) if marks else np.array([take.centre_px])
     return Picture(
-        f"frame {frame}: {len(cells)} cells",
+        f"frame {frame}, light in the last {_RECENT} frames",
         take.image(frame),
         take.labels(frame),
         cells,
         take.tails(frame),
         marks,
         take.microscope.affine.pixel_size_um,
+        part_of(take, tuple(np.median(lit, axis=0))),
     )
 
 

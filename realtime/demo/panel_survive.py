@@ -9,7 +9,7 @@ import numpy as np
 from ..report.contents import Mark, Picture
 from ..report.figure import FAINT, INK, SERIES, draw_picture, prepare
 from .follow import RUNAWAY
-from .panels import FAULT, Crop, draw_strip
+from .panels import FAULT, Crop, draw_strip, part_of
 from .survive import Fault, Survived
 
 _SOON = 6
@@ -29,13 +29,14 @@ def _picture(act: Survived) -> Picture:
     row = np.flatnonzero(cells.track == take.matches[frame].track_of.get(RUNAWAY, -1))
     marks = [Mark("move_stage", float(cells.x_px[i]), float(cells.y_px[i])) for i in row]
     return Picture(
-        f"frame {frame}: after {len(act.faults)} faults, the same identities",
+        f"frame {frame}, identities as before the faults",
         take.image(frame),
         take.labels(frame),
         cells,
         take.tails(frame),
         marks,
         take.microscope.affine.pixel_size_um,
+        part_of(take, take.centre_px),
     )
 
 

@@ -15,6 +15,7 @@ from ..report.figure import BACKGROUND, GRID, INK, colour, outlines
 from .record import Take
 
 FOLLOWED, LIGHT, FAULT = "#55E6FF", "#FFEE55", "#FF6E6E"
+SHOWN = 0.66
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class Crop:
     text: str
     paint: str = INK
     frame_paint: str = GRID
+
+
+def part_of(take: Take, middle: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Return the part of the image around a point, x0, y0, x1, y1 in px, that a panel shows: cells are larger in it."""
+    height, width = take.microscope.camera.shape
+    side = SHOWN * min(height, width)
+    x0 = min(max(middle[0] - side / 2, 0.0), width - side) - 0.5
+    y0 = min(max(middle[1] - side / 2, 0.0), height - side) - 0.5
+    return x0, y0, x0 + side, y0 + side
 
 
 def draw_strip(axes: Sequence[Any], take: Take, crops: Sequence[Crop], half_px: int) -> None:

@@ -26,7 +26,7 @@ def draw(played: Played, report: RunReport, target: Path) -> None:
     FigureCanvasAgg(figure)
     figure.text(0.02, 0.975, report.title, color=INK, fontsize=21, fontweight="bold", va="center")
     figure.text(0.02, 0.951, report.subtitle, color=FAINT, fontsize=12.5, va="center")
-    outer = figure.add_gridspec(1, 3, left=0.02, right=0.985, top=0.905, bottom=0.275, wspace=0.07)
+    outer = figure.add_gridspec(1, 3, left=0.02, right=0.985, top=0.903, bottom=0.275, wspace=0.07)
     columns = [_column(figure, outer[place]) for place in range(3)]
     panel_follow.draw(played.followed, *columns[0])
     panel_stimulate.draw(played.stimulated, *columns[1])
@@ -34,7 +34,7 @@ def draw(played: Played, report: RunReport, target: Path) -> None:
     for number, (act, (image, _, _)) in enumerate(zip(played.acts, columns, strict=True), start=1):
         box = image.get_subplotspec().get_position(figure)
         heading: Any = {"color": INK, "fontsize": 14.5, "fontweight": "bold"}
-        figure.text(box.x0, box.y1 + 0.019, f"{number}  {act.take.title}", **heading)
+        figure.text(box.x0, box.y1 + 0.0215, f"{number}  {act.take.title}", **heading)
     below = figure.add_gridspec(
         1, 3, left=0.045, right=0.985, top=0.222, bottom=0.04, wspace=0.1, width_ratios=(1, 0.75, 1.5)
     )
