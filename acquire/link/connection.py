@@ -76,13 +76,17 @@ class Connection:
         """Send a message without pixels; the last one may linger while the socket closes."""
         if last:
             self._socket.linger = _LINGER_MS
-        self._send([part])
+        self._send(part)
 
-    def _send(self, parts: list[Any]) -> None:
+    def _send(self, part: Any, more: Any = None) -> None:
         """Send without ever blocking: a service that turned us away leaves a socket that takes nothing."""
         try:
+            if more is None:
+                self._socket.send(part, zmq.NOBLOCK)
+                return
+            self._socket.send(part, zmq.NOBLOCK | zmq.SNDMORE)
             # Pixels are not copied: the outbox keeps the frame, and nobody changes it, until it is answered.
-            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=len(parts) == 1)
+            self._socket.send(more, zmq.NOBLOCK, copy=len(more) == 0)
         except zmq.Again:
             self.lost = "the service takes no messages from here"
 
@@ -93,7 +97,7 @@ class Connection:
             self._offer_ring(frame)
             slot = self._ring.put(frame.sequence, frame.pixels) if self._ring and self._ring_visible else -1
             header = encode(header_of(frame, skipped=skipped, slot=slot, check=checksum(frame.pixels)))
-            self._send([header, frame.pixels if slot < 0 else b""])
+            self._send(header, frame.pixels if slot < 0 else b"")
 
     def _offer_ring(self, frame: Frame) -> None:
         """Offer a ring fit for the frames of this stream, once; they go through the socket until it is accepted."""
