@@ -16,6 +16,7 @@ from . import follow, stimulate, survive
 from .follow import Followed
 from .promise import Promise
 from .record import Take, f1
+from .report import drawing, write
 from .stage import Show
 from .stimulate import Stimulated
 from .survive import Survived
@@ -81,8 +82,7 @@ def run_demo(out: Path, show: Show, seed: int = 0, length: Length = FULL) -> dic
     MissingExtraError
         Without the engine or matplotlib.
     """
-    from .report import write
-
+    draw = drawing()
     began = time.monotonic()
     folder = fresh_folder(out)
     with tempfile.TemporaryDirectory(prefix="cytoloop-demo-") as work:
@@ -91,7 +91,7 @@ def run_demo(out: Path, show: Show, seed: int = 0, length: Length = FULL) -> dic
             played = _play(core, Path(work), folder, show, seed, length)
         show.progress("drawing the report", 0, None)
         values = _figures(played)
-        values["report"] = str(write(played, folder, seed, time.monotonic() - began))
+        values["report"] = str(write(played, folder, seed, time.monotonic() - began, draw))
     (folder / "summary.json").write_text(json.dumps(values, indent=1, default=str), encoding="utf-8")
     return values
 

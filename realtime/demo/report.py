@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ...acquire.errors import MissingExtraError
 from ..report.contents import RunReport
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
     from .play import Played
 
 
-def write(played: Played, folder: Path, seed: int, seconds: float) -> Path:
-    """Write ``report.png`` and ``report.html`` and return the page's path.
+Draw: TypeAlias = "Callable[[Played, RunReport, Path], None]"
+
+
+def drawing() -> Draw:
+    """Return what draws the picture; asked for at the beginning, so that it is not missed after a minute.
 
     Raises
     ------
@@ -25,6 +29,11 @@ def write(played: Played, folder: Path, seed: int, seconds: float) -> Path:
         from .picture import draw
     except ImportError as error:
         raise MissingExtraError("matplotlib, which draws reports,", "report") from error
+    return draw
+
+
+def write(played: Played, folder: Path, seed: int, seconds: float, draw: Draw) -> Path:
+    """Write ``report.png`` and ``report.html`` and return the page's path."""
     report = _report(played, seed, seconds)
     target = folder / "report.png"
     draw(played, report, target)
