@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from ..report.contents import percentiles
 from . import follow, stimulate, survive
 from .follow import Followed
 from .promise import Promise
-from .record import Take, f1
+from .record import IOU, VISIBLE, Take, f1
 from .report import drawing, write
 from .stage import Show
 from .stimulate import Stimulated
@@ -138,7 +139,11 @@ def _figures(played: Played) -> dict[str, Any]:
     return {
         "acts": [_act(act) for act in played.acts],
         "follow": {"distance_um_p95_last_half": round(follow.p95_last_half(followed.distance_um), 3)},
-        "detection": {"f1": round(f1([match for act in played.acts for match in act.take.matches]), 4)},
+        "detection": {
+            "f1": round(f1([match for act in played.acts for match in act.take.matches]), 4),
+            "iou_at_least": IOU,
+            "part_in_image_at_least": VISIBLE,
+        },
         "stimulation": {
             "fired": stimulated.fired,
             "on_true_division": stimulated.on_true_division,
@@ -150,7 +155,7 @@ def _figures(played: Played) -> dict[str, Any]:
                 {
                     "kind": fault.kind,
                     "frame": fault.frame,
-                    "recovery_ms": round(fault.recovery_ms, 1),
+                    "recovery_ms": round(fault.recovery_ms, 1) if math.isfinite(fault.recovery_ms) else None,
                     "cells": fault.both,
                     "same_identity": fault.same,
                 }
