@@ -48,7 +48,7 @@ def test_kills_and_hangs_during_a_real_acquisition_lose_nothing(engine: Any):
 
 @pytest.mark.engine
 def test_every_transport_is_measured_and_no_frame_is_lost(engine: Any):
-    result = link.run(silent, frames=5, images=8, rounds=1, exposure_ms=1.0)
+    result = link.run(silent, frames=5, images=8, rounds=1, exposure_ms=(1.0,))
     rows = {(row["transport"], row["bytes"]): row for row in result["rows"]}
     assert {size for _, size in rows} == {524_288, 2_000_000, 8_000_000}
     assert {transport.split()[0] for transport, _ in rows} >= {"inproc", "tcp"}
