@@ -104,10 +104,12 @@ def _serving(transport: str) -> Generator[Client]:
 def _row(client: Client, transport: str, shape: tuple[int, int], frames: int) -> dict[str, Any]:
     image = np.random.default_rng(0).integers(0, 65_536, shape, dtype=np.uint16)
     rtt_ms: list[float] = []
+    step_ms: list[float] = []
     for number in range(frames + _WARM_UP):
         reply = client.wait(client.send(Frame(image)), 30.0)
         if reply is not None and number >= _WARM_UP:
             rtt_ms.append(reply.timings_ms["round_trip"])
+            step_ms.append(sum(reply.timings_ms.values()) - rtt_ms[-1])
     start = time.perf_counter()
     for _ in range(frames):
         client.send(Frame(image))
@@ -117,6 +119,7 @@ def _row(client: Client, transport: str, shape: tuple[int, int], frames: int) ->
         "transport": transport,
         "bytes": image.nbytes,
         "rtt_ms": percentiles(np.array(rtt_ms)),
+        "step_ms": percentiles(np.array(step_ms)),  # the part of it that is not the link's
         "GBps": image.nbytes * frames / seconds / 1e9,
     }
 
