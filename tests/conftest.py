@@ -12,6 +12,11 @@ from typing import Any
 import psutil
 import pytest
 import zmq
+from hypothesis import settings
+
+# Tests measure behaviour, never seconds.
+settings.register_profile("cytoloop", deadline=None)
+settings.load_profile("cytoloop")
 
 # Threads that live as long as the process does, by design of the library that starts them.
 _LASTING_THREADS = (

@@ -140,4 +140,4 @@ class Exchange(RuleBasedStateMachine):
 
 
 TestExchange = Exchange.TestCase
-TestExchange.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestExchange.settings = settings(max_examples=60, stateful_step_count=40)

@@ -59,7 +59,7 @@ def test_entries_come_back_as_they_were_written(tmp_path: Path):
     assert (back.shape, back.stage_um, back.time_s) == ((8, 9), (1.0, 2.0), 1.5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(cut=st.integers(0, 100_000), flip=st.integers(0, 255))
 def test_a_torn_or_damaged_end_is_cut_off_and_writing_goes_on(tmp_path: Path, cut: int, flip: int):
     path = tmp_path / "journal"
