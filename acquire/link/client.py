@@ -30,6 +30,7 @@ from ..reply import Decision, Reply
 from .addresses import DEFAULT_ADDRESS, parse_address, require_keys
 from .connection import Connection
 from .inbox import FreshReplies
+from .keys import ClientKeys
 from .messages import (
     Accepted,
     Answer,
@@ -54,6 +55,7 @@ _KEPT_DECISIONS = 10_000
 _BEAT_S = 0.25
 _RETRY_REFUSED_S = 3.0
 _RETRY_AGAIN_S = 0.02
+_RETRY_FAILED_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Client:
     Raises
     ------
     AddressError
-        If the address is malformed or not allowed without keys.
+        If the address is malformed or not allowed without keys, or the keys cannot be read.
     """
 
     def __init__(
@@ -120,7 +122,8 @@ class Client:
     ) -> None:
         self._address = parse_address(address)
         require_keys(self._address, keys)
-        self._stream, self._keys, self._silence_s = stream, keys, silence_s
+        self._keys = None if keys is None else ClientKeys.load(keys)
+        self._stream, self._silence_s = stream, silence_s
         self._shared_memory = shared_memory
         self._run = uuid.uuid4().hex
         self._name = f"{platform.node()} pid {os.getpid()}"[:256]
@@ -245,17 +248,23 @@ class Client:
     def _work(self) -> None:
         try:
             while not self._closing:
-                connection = Connection(
-                    self._address, self._keys, self._woken, shared_memory=self._shared_memory
-                )
                 try:
-                    self._converse(connection)
-                finally:
-                    connection.close()
+                    self._connect_and_converse()
+                except Exception as error:  # whatever it is, the experiment goes on and so must the link
+                    _LOG.exception("the link failed and begins again")
+                    self._begin_again("connecting", f"{type(error).__name__}: {error}")
+                    self._pause(_RETRY_FAILED_S)
         finally:
             self._enter("closed", self._reason)
             self._wake.close()
             self._woken.close()
+
+    def _connect_and_converse(self) -> None:
+        connection = Connection(self._address, self._keys, self._woken, shared_memory=self._shared_memory)
+        try:
+            self._converse(connection)
+        finally:
+            connection.close()
 
     def _converse(self, connection: Connection) -> None:
         """Speak with one service over one connection, until it is lost, silent or no longer wanted."""

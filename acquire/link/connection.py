@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket as sockets
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -12,7 +11,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from ..frame import Frame
 from .addresses import Address
-from .keys import secure_client
+from .keys import ClientKeys
 from .messages import LARGEST_MESSAGE, Accepted, checksum, encode, header_of
 from .outbox import Outbox
 from .ring import RingWriter
@@ -33,7 +32,7 @@ class Connection:
     """
 
     def __init__(
-        self, address: Address, keys: str | Path | None, woken: sockets.socket, *, shared_memory: bool
+        self, address: Address, keys: ClientKeys | None, woken: sockets.socket, *, shared_memory: bool
     ) -> None:
         self.lost = ""
         self.credit = 1
@@ -48,7 +47,7 @@ class Connection:
         self._socket.sndhwm = self._socket.rcvhwm = 0  # bounded by the credit instead
         self._socket.reconnect_ivl = _RECONNECT_MS
         if keys is not None:
-            secure_client(self._socket, keys)
+            keys.secure(self._socket)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
         )

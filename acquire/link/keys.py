@@ -13,6 +13,7 @@ A folder of keys, as :func:`make_keys` writes it::
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -60,11 +61,31 @@ def make_keys(folder: str | Path, clients: tuple[str, ...] = ("microscope",)) ->
     return secrets
 
 
-def secure_client(socket: zmq.Socket[bytes], folder: str | Path) -> None:
-    """Give a client's socket its key pair and the service's public key."""
-    public, secret = _load(Path(folder) / "client.key_secret")
-    service, _ = _load(Path(folder) / "service.key", secret=False)
-    socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, service
+@dataclass(frozen=True, slots=True)
+class ClientKeys:
+    """A client's own key pair and the service's public key."""
+
+    public: bytes
+    secret: bytes
+    service: bytes
+
+    @staticmethod
+    def load(folder: str | Path) -> ClientKeys:
+        """Read the keys from a client's folder.
+
+        Raises
+        ------
+        AddressError
+            If a file is missing or holds no key.
+        """
+        public, secret = _load(Path(folder) / "client.key_secret")
+        service, _ = _load(Path(folder) / "service.key", secret=False)
+        return ClientKeys(public, secret, service)
+
+    def secure(self, socket: zmq.Socket[bytes]) -> None:
+        """Give them to a socket that is not connected yet."""
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
+        socket.curve_serverkey = self.service
 
 
 def secure_service(socket: zmq.Socket[bytes], folder: str | Path) -> ThreadAuthenticator:

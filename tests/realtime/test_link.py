@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 from cytoloop.acquire.errors import AddressError, FrameError, RefusedError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.link import connection as connection_module
 from cytoloop.acquire.link.addresses import parse_address
 from cytoloop.acquire.link.client import Client
 from cytoloop.acquire.link.keys import make_keys
@@ -267,6 +269,32 @@ def test_an_address_that_others_reach_needs_keys_on_both_sides(address: str, tmp
 def test_a_malformed_address_is_refused_with_the_allowed_forms(text: str):
     with pytest.raises(AddressError, match="expected"):
         parse_address(text)
+
+
+def test_keys_that_cannot_be_read_are_named_at_once(tmp_path: Path):
+    with pytest.raises(AddressError, match=r"client.key_secret: no usable key.*cytoloop keys"):
+        Client("tcp://127.0.0.1:5790", keys=tmp_path)
+    (tmp_path / "client.key_secret").write_text("not a key")
+    with pytest.raises(AddressError, match=r"client.key_secret"):
+        Client("tcp://127.0.0.1:5790", keys=tmp_path)
+
+
+def test_an_error_inside_the_link_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    failures = iter([OSError("no more file handles")])
+    genuine = connection_module.header_of
+
+    def failing_once(*arguments: Any, **keywords: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return genuine(*arguments, **keywords)
+
+    monkeypatch.setattr(connection_module, "header_of", failing_once)
+    with EngineThread(a_stream("tcp://127.0.0.1:0"), tmp_path) as engine, Client(engine.address) as client:
+        for number in range(5):
+            client.send(an_image(number))
+        assert client.drain(10)
+        assert [reply.sequence for reply in client.replies()] == list(range(5))
+        assert client.stats().reconnects == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"])
