@@ -100,7 +100,8 @@ class Client:
     buffer_mb
         Memory in MB for frames that are not answered yet.
     silence_s
-        Time in s without a sign of life after which the link begins again.
+        Time in s without a sign of life after which the link begins again; once the service has said how long
+        it may work on one frame (``hang_s`` of its stream), at least that.
     shared_memory
         Let the pixels go through shared memory where both ends are on one host.
 
@@ -285,11 +286,13 @@ class Client:
                         self._enter("refused", message.reason)
                     self._pause(_RETRY_REFUSED_S if message.code == "rejected" else _RETRY_AGAIN_S)
                     return self._begin_again(None, message.reason)
+                if isinstance(message, Welcome):
+                    welcomed, patience = True, max(patience, message.hang_s)
                 if message is not None:
-                    welcomed = self._take(message, connection) or welcomed
+                    self._take(message, connection)
             elif now - heard > patience:
-                # Asked again over a new connection: the service may be new behind the same address. A service
-                # that is only slow finds the frames it has taken already declared, and repeats its answers.
+                # Asked again over a new connection: the service may be new behind the same address. One that is
+                # only slow repeats the answers to what it has taken.
                 return self._begin_again("silent", f"no sign of life for {now - heard:.1f} s")
             if welcomed:
                 connection.send_frames(self._outbox)
@@ -328,8 +331,8 @@ class Client:
             _LOG.warning("message of the service dropped: %s", error)
             return None
 
-    def _take(self, message: FromService, connection: Connection) -> bool:
-        """Act on a checked message; True if it was the welcome."""
+    def _take(self, message: FromService, connection: Connection) -> None:
+        """Act on a checked message."""
         match message:
             case Welcome(next_sequence=number) if number > self._outbox.sent:
                 connection.lost = f"the service expects frame {number}, which does not exist yet"
@@ -338,14 +341,12 @@ class Client:
                 connection.credit = message.credit
                 self._folder = message.folder
                 self._enter("connected", "")
-                return True
             case Answer():
                 self._deliver(message.reply, connection)
             case Accepted():
                 connection.ring_accepted(message)
             case _:
                 pass
-        return False
 
     def _deliver(self, reply: Reply, connection: Connection) -> None:
         """Keep the first reply to a frame; a repeated one has been acted on already."""

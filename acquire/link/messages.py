@@ -93,11 +93,15 @@ class FrameHeader(_Message, frozen=True, tag="frame"):
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
-    """The service takes the client: send from ``next_sequence`` on, at most ``credit`` unanswered at a time."""
+    """The service takes the client: send from ``next_sequence`` on, at most ``credit`` unanswered at a time.
+
+    Work on one frame may take up to ``hang_s`` s, in which there is no sign of life.
+    """
 
     next_sequence: _Sequence
     credit: Annotated[int, Meta(ge=1, le=1024)]
     policy: Policy
+    hang_s: Annotated[float, Meta(gt=0, le=3600)]
     engine: _Name
     folder: _Text
 
@@ -174,9 +178,14 @@ def decode_from_service(part: bytes | memoryview) -> FromService:
         Names the check that failed.
     """
     message: FromService = _decode(part, FromService)
-    if isinstance(message, Answer):
-        for decision in message.reply.decisions:
-            _check_decision(decision)
+    match message:
+        case Answer():
+            for decision in message.reply.decisions:
+                _check_decision(decision)
+        case Welcome():
+            _check_finite(message, "welcome")
+        case _:
+            pass
     return message
 
 

@@ -109,7 +109,7 @@ def _samples() -> list[_Sample]:
         wire.Bye(),
     ]
     from_service = [
-        wire.Welcome(5, 3, "lossless", "engine", "/runs/1"),
+        wire.Welcome(5, 3, "lossless", 10.0, "engine", "/runs/1"),
         wire.Accepted("psm_1234", True),
         wire.Answer(reply),
         wire.Refusal("again", "CRC"),

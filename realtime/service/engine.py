@@ -200,7 +200,14 @@ class Engine:
         credit = 1 if stream.policy == "latest" else stream.credit
         self._send(
             sender,
-            Welcome(run.next_sequence, credit, stream.policy, self._identity, self.status.folder[-4096:]),
+            Welcome(
+                next_sequence=run.next_sequence,
+                credit=credit,
+                policy=stream.policy,
+                hang_s=stream.hang_s,
+                engine=self._identity,
+                folder=self.status.folder[-4096:],
+            ),
         )
         for reply in run.replies_from(hello.awaiting):
             self.status.repeated += 1
@@ -246,6 +253,7 @@ class Engine:
         self.status.processed += 1
         self._messages.extend(reply.messages)
         self._send(self._peer, Answer(reply))
+        self._peer_seen = time.monotonic()  # while we worked nobody looked whether it was there
 
     def _ask_again(self, reason: str) -> None:
         """Have the client say HELLO and send again all that is unanswered; what is queued comes again too."""

@@ -188,3 +188,10 @@ def test_one_changed_byte_is_always_noticed(position: int, change: int):
 def test_pixels_of_another_length_are_refused():
     with pytest.raises(WireError, match="bytes"):
         wire.frame_of(a_header(), memoryview(b"\0" * 383))
+
+
+@pytest.mark.parametrize("hang_s", [math.nan, math.inf, 0.0, -1.0])
+def test_a_welcome_with_a_useless_patience_is_refused(hang_s: float):
+    welcome = wire.Welcome(0, 3, "lossless", hang_s, "engine", "/runs/1")
+    with pytest.raises(WireError):
+        wire.decode_from_service(wire.encode(welcome))

@@ -157,6 +157,23 @@ def test_a_client_that_comes_back_gets_the_replies_it_missed(tmp_path: Path):
     assert [entry.header.sequence for entry in read_journal(folders[0] / "journal")] == list(range(11))
 
 
+def test_a_slow_step_is_not_taken_for_a_lost_service(tmp_path: Path):
+    with (
+        EngineThread(a_stream("tcp://127.0.0.1:0"), tmp_path) as engine,
+        Client(engine.address, silence_s=0.2) as client,
+    ):
+        assert client.wait_connected(5)
+        GATE.clear()
+        for number in range(5):
+            client.send(an_image(number))
+        time.sleep(1.0)  # five times the silence that a service which is not at work may keep
+        assert client.stats().state == "connected"
+        GATE.set()
+        assert client.drain(10)
+        assert client.stats().reconnects == 0
+    assert [frame.sequence for frame in SEEN] == list(range(5))
+
+
 def test_sending_never_blocks_without_a_service(tmp_path: Path):
     client = Client("tcp://127.0.0.1:9", buffer_mb=1)
     try:
