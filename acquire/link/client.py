@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 from msgspec.structs import replace
 
 from ..errors import RefusedError, VersionError, WireError
-from ..frame import Frame, check_pixels
+from ..frame import Frame
 from ..reply import Decision, Reply
 from .addresses import DEFAULT_ADDRESS, parse_address, require_keys
 from .connection import Connection
@@ -150,13 +150,7 @@ class Client:
         """Hand a frame over and return its sequence number; returns at once, whatever the service does.
 
         The pixels are not copied here: they must not be changed afterwards.
-
-        Raises
-        ------
-        FrameError
-            If the image is not one that the service accepts.
         """
-        check_pixels(frame.pixels)
         sequence, _ = self._outbox.put(frame)
         self._rouse()
         return sequence
@@ -351,10 +345,10 @@ class Client:
     def _deliver(self, reply: Reply, connection: Connection) -> None:
         """Keep the first reply to a frame; a repeated one has been acted on already."""
         with self._changed:
-            frame = self._outbox.answered(reply.sequence)
-            if frame is not None:
+            posted = self._outbox.answered(reply.sequence)
+            if posted is not None:
                 self._acknowledged += 1
-                round_trip_ms = (time.monotonic() - frame.sent_s) * 1000
+                round_trip_ms = (time.monotonic() - posted.sent_s) * 1000
                 reply = replace(reply, timings_ms=reply.timings_ms | {"round_trip": round_trip_ms})
                 self._replies.append(reply)
                 self._fresh.add(reply)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket as sockets
+from dataclasses import replace
 from typing import Any
 
 import zmq
@@ -92,7 +93,8 @@ class Connection:
     def send_frames(self, outbox: Outbox) -> None:
         """Send all frames that the credit allows."""
         while (item := outbox.next()) is not None:
-            frame, skipped = item
+            posted, skipped = item
+            frame = replace(posted.frame, sequence=posted.sequence, sent_s=posted.sent_s)
             self._offer_ring(frame)
             slot = self._ring.put(frame.sequence, frame.pixels) if self._ring and self._ring_visible else -1
             header = encode(header_of(frame, skipped=skipped, slot=slot, check=checksum(frame.pixels)))

@@ -9,10 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import replace
+from typing import NamedTuple
 
 from ..frame import Frame
 from .messages import Policy
+
+
+class Posted(NamedTuple):
+    """A frame with its number, and the monotonic time in s at which it was handed over."""
+
+    sequence: int
+    sent_s: float
+    frame: Frame
 
 
 class Outbox:
@@ -29,8 +37,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._buffer_bytes = buffer_bytes
         self._bytes = 0
-        self._waiting: deque[Frame] = deque()
-        self._flight: deque[Frame] = deque()
+        self._waiting: deque[Posted] = deque()
+        self._flight: deque[Posted] = deque()
         self._policy: Policy = "lossless"
         self._credit = 0
         self._sequence = 0
@@ -70,28 +78,28 @@ class Outbox:
                 self._dropped += 1
                 return sequence, False
             self._bytes += frame.pixels.nbytes
-            self._waiting.append(replace(frame, sequence=sequence, sent_s=time.monotonic()))
+            self._waiting.append(Posted(sequence, time.monotonic(), frame))
             return sequence, True
 
-    def next(self) -> tuple[Frame, int] | None:
+    def next(self) -> tuple[Posted, int] | None:
         """Return the next frame to send and the number left out just before it, if the credit allows one."""
         with self._lock:
             if not self._waiting or len(self._flight) >= self._credit:
                 return None
-            frame = self._waiting.popleft()
-            self._flight.append(frame)
-            skipped = frame.sequence - self._expected
-            self._expected = frame.sequence + 1
-            return frame, skipped
+            posted = self._waiting.popleft()
+            self._flight.append(posted)
+            skipped = posted.sequence - self._expected
+            self._expected = posted.sequence + 1
+            return posted, skipped
 
-    def answered(self, sequence: int) -> Frame | None:
+    def answered(self, sequence: int) -> Posted | None:
         """Let go of a frame and return it; None if it was not the next to be answered (a repeated answer)."""
         with self._lock:
             if not self._flight or self._flight[0].sequence != sequence:
                 return None
-            frame = self._flight.popleft()
-            self._bytes -= frame.pixels.nbytes
-            return frame
+            posted = self._flight.popleft()
+            self._bytes -= posted.frame.pixels.nbytes
+            return posted
 
     def rewind(self, next_sequence: int, credit: int, policy: Policy) -> None:
         """Begin again with a service that expects ``next_sequence``.
@@ -106,12 +114,12 @@ class Outbox:
                 self._drop_waiting(keep=1)
 
     def _first_unanswered(self) -> int:
-        for frames in (self._flight, self._waiting):
-            if frames:
-                return frames[0].sequence
+        for posted in (self._flight, self._waiting):
+            if posted:
+                return posted[0].sequence
         return self._sequence
 
     def _drop_waiting(self, keep: int = 0) -> None:
         while len(self._waiting) > keep:
-            self._bytes -= self._waiting.popleft().pixels.nbytes
+            self._bytes -= self._waiting.popleft().frame.pixels.nbytes
             self._dropped += 1
