@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..acquire.coordinates import Affine
 from ..acquire.errors import ConfigurationError, FrameError
 from ..acquire.frame import Frame
+from ..acquire.link.messages import can_travel
 from ..acquire.reply import Cells, Decision, Reply
 from ..models.detections import Detections
 from ..models.labels import Labels
@@ -156,7 +157,8 @@ class Pipeline:
             sequence=frame.sequence,
             cells=_cells(tracks, channel),
             divisions=tracks.divisions,
-            decisions=verdict.decisions,
+            # One that is not finite was refused, which its message says; it would make the reply unreadable.
+            decisions=tuple(decision for decision in verdict.decisions if can_travel(decision)),
             timings_ms=timings,
             messages=messages + unusable + said + verdict.messages,
         )

@@ -56,6 +56,7 @@ _BEAT_S = 0.25
 _RETRY_REFUSED_S = 3.0
 _RETRY_AGAIN_S = 0.02
 _RETRY_FAILED_S = 0.5
+_MOST_REFUSALS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class Client:
         self._acknowledged = self._damaged = self._reconnects = 0
         self._state: State = "connecting"
         self._reason = self._folder = ""
+        self._refused, self._refusals = -1, 0  # the frame that was refused last, and how often in a row
         self._closing = False
         self._wake, self._woken = sockets.socketpair()
         self._wake.setblocking(False)
@@ -278,12 +280,16 @@ class Client:
                 if isinstance(message, Refusal):
                     if message.code == "rejected":
                         self._enter("refused", message.reason)
+                    if message.code == "again":
+                        self._give_up_refused(message.reason)
                     self._pause(_RETRY_REFUSED_S if message.code == "rejected" else _RETRY_AGAIN_S)
                     return self._begin_again(None, message.reason)
+                if message is None:  # it may have been an answer: have all that is unanswered repeated
+                    self._pause(_RETRY_FAILED_S)
+                    return self._begin_again("connecting", "a message of the service was damaged")
                 if isinstance(message, Welcome):
                     welcomed, patience = True, max(patience, message.hang_s)
-                if message is not None:
-                    self._take(message, connection)
+                self._take(message, connection)
             elif now - heard > patience:
                 # Asked again over a new connection: the service may be new behind the same address. One that is
                 # only slow repeats the answers to what it has taken.
@@ -302,6 +308,17 @@ class Client:
             _LOG.warning("link to %s lost: %s", self._address, reason)
         if state is not None:
             self._enter(state, reason)
+
+    def _give_up_refused(self, reason: str) -> None:
+        """Leave a frame out that the service refuses time and again: the frames behind it must go on."""
+        sequence = self._outbox.awaiting
+        self._refusals = self._refusals + 1 if sequence == self._refused else 1
+        self._refused = sequence
+        if self._refusals >= _MOST_REFUSALS:
+            with self._changed:
+                self._outbox.leave_out(sequence)
+                self._changed.notify_all()
+            _LOG.error("frame %d is left out; the service refuses it: %s", sequence, reason)
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -240,6 +240,15 @@ def _check_decision(decision: Decision) -> None:
     _check_finite(decision, f"decision of rule {decision.rule!r}")
 
 
+def can_travel(decision: Decision) -> bool:
+    """Tell whether the other side would take a decision: all of its numbers are finite."""
+    try:
+        _check_decision(decision)
+    except WireError:
+        return False
+    return True
+
+
 def _check_finite(value: Any, what: str) -> None:
     """Refuse NaN and infinity anywhere in a value: they pass every comparison that guards hardware."""
     pending = [msgspec.to_builtins(value)]

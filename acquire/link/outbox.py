@@ -101,6 +101,14 @@ class Outbox:
             self._bytes -= posted.frame.pixels.nbytes
             return posted
 
+    def leave_out(self, sequence: int) -> None:
+        """Give the first unanswered frame up, if it is this one; the gap is declared like any other."""
+        with self._lock:
+            frames = self._flight or self._waiting
+            if frames and frames[0].sequence == sequence:
+                self._bytes -= frames.popleft().frame.pixels.nbytes
+                self._dropped += 1
+
     def rewind(self, next_sequence: int, credit: int, policy: Policy) -> None:
         """Begin again with a service that expects ``next_sequence``.
 

@@ -256,8 +256,10 @@ class Engine:
         self._peer_seen = time.monotonic()  # while we worked nobody looked whether it was there
 
     def _ask_again(self, reason: str) -> None:
-        """Have the client say HELLO and send again all that is unanswered; what is queued comes again too."""
-        self._queue.clear()
+        """Have the client say HELLO and send again all that is unanswered.
+
+        What is queued is sound and is worked on meanwhile, so that every round comes further.
+        """
         self._send(self._peer, Refusal("again", reason[:4096]))
 
     def _send(self, peer: bytes, message: FromService) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -11,16 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from cytoloop.acquire.errors import AddressError, FrameError, RefusedError
+from cytoloop.acquire.commands import MoveStage
+from cytoloop.acquire.errors import AddressError, FrameError, RefusedError, WireError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.link import client as client_module
 from cytoloop.acquire.link import connection as connection_module
 from cytoloop.acquire.link.addresses import parse_address
 from cytoloop.acquire.link.client import Client
 from cytoloop.acquire.link.keys import make_keys
-from cytoloop.acquire.link.messages import Hello, Refusal, decode_from_service, encode
+from cytoloop.acquire.link.messages import Answer, Hello, Refusal, decode_from_service, encode
+from cytoloop.acquire.reply import Decision
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
 from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.realtime.service.journal import read_journal
 from cytoloop.realtime.service.thread import EngineThread
 from cytoloop.trackers.tracks import Tracks
@@ -172,6 +177,66 @@ def test_a_slow_step_is_not_taken_for_a_lost_service(tmp_path: Path):
         assert client.drain(10)
         assert client.stats().reconnects == 0
     assert [frame.sequence for frame in SEEN] == list(range(5))
+
+
+class Nonsense:
+    """A rule that wants the stage at no place at all, once."""
+
+    name = "nonsense"
+
+    def decide(self, moment: Moment) -> Verdict:
+        number = moment.frame.sequence
+        decision = Decision("nonsense", MoveStage(math.nan, 0.0), number, 0.0, 1.0)
+        return Verdict((decision,) if number == 2 else ())
+
+    def examples(self) -> tuple[()]:
+        return ()
+
+
+def test_a_decision_that_is_not_finite_is_told_and_stalls_nothing(tmp_path: Path):
+    stream = a_stream("tcp://127.0.0.1:0", rules=(PluginChoice(f"{__name__}:Nonsense"),))
+    with EngineThread(stream, tmp_path) as engine, Client(engine.address) as client:
+        for number in range(6):
+            client.send(an_image(number))
+        assert client.drain(10)
+        replies = client.replies()
+        assert [reply.sequence for reply in replies] == list(range(6))
+        assert not any(reply.decisions for reply in replies)
+        assert any("not finite" in message for message in replies[2].messages)
+        assert client.stats().damaged == 0
+
+
+def test_a_damaged_answer_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    genuine, damaged = client_module.decode_from_service, [False]
+
+    def damaged_once(part: bytes) -> Any:
+        message = genuine(part)
+        if isinstance(message, Answer) and message.reply.sequence == 2 and not damaged[0]:
+            damaged[0] = True
+            raise WireError("CRC mismatch")
+        return message
+
+    monkeypatch.setattr(client_module, "decode_from_service", damaged_once)
+    with EngineThread(a_stream("tcp://127.0.0.1:0"), tmp_path) as engine, Client(engine.address) as client:
+        for number in range(8):
+            client.send(an_image(number))
+        assert client.drain(10)
+        assert [reply.sequence for reply in client.replies()] == list(range(8))
+        assert (client.stats().damaged, client.stats().reconnects) == (1, 1)
+    assert [frame.sequence for frame in SEEN] == list(range(8))
+
+
+def test_a_frame_that_the_service_refuses_is_left_out_and_stalls_nothing(tmp_path: Path):
+    with EngineThread(a_stream("tcp://127.0.0.1:0"), tmp_path) as engine, Client(engine.address) as client:
+        for number in range(6):
+            name = "x" * 300 if number == 2 else "time"  # longer than an axis may be called
+            client.send(Frame(an_image(number).pixels, axes={name: number}))
+        assert client.drain(10)
+        replies = client.replies()
+        assert [reply.sequence for reply in replies] == [0, 1, 3, 4, 5]
+        assert any("left them out" in message for message in replies[2].messages)
+        assert (client.stats().dropped, client.stats().acknowledged) == (1, 5)
+    assert [frame.sequence for frame in SEEN] == [0, 1, 3, 4, 5]
 
 
 def test_sending_never_blocks_without_a_service(tmp_path: Path):
