@@ -112,14 +112,6 @@ class Hardware:
         except Exception as error:
             raise ActuatorError(f"{device}-{name} = {value!r} refused: {error}") from error
 
-    def preset_exists(self, group: str, preset: str) -> bool:
-        """Return whether a configuration group has this preset."""
-        return bool(self._core.isConfigDefined(group, preset))
-
-    def channel_group(self) -> str:
-        """Return the name of the core's channel group, or ``""``."""
-        return str(self._core.getChannelGroup())
-
 
 def property_problem(core: Any, device: str, name: str, value: object) -> str:
     """Return why a property cannot be set to a value, or ``""`` if nothing is known against it."""

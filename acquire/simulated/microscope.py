@@ -214,9 +214,7 @@ class SimulatedMicroscope:
         IndexError
             If that frame has not been taken.
         """
-        if not 0 <= frame < self.frames:
-            raise IndexError(f"frame {frame}: {self.frames} have been taken")
-        shot = self._shots[frame]
+        shot = self._shot(frame)
         cells, view = shot.snapshot, shot.view
         rows = label_image(cells.shapes, cells.xy_um, view)
         area = np.bincount(rows.ravel(), minlength=len(cells) + 1)[1:].astype(np.float64)
@@ -248,9 +246,12 @@ class SimulatedMicroscope:
         IndexError
             If that frame has not been taken.
         """
+        return self._shot(frame).snapshot
+
+    def _shot(self, frame: int) -> _Shot:
         if not 0 <= frame < self.frames:
             raise IndexError(f"frame {frame}: {self.frames} have been taken")
-        return self._shots[frame].snapshot
+        return self._shots[frame]
 
     def _view(self) -> View:
         return View(self.camera.shape, self.affine, self.stage_um)

@@ -19,6 +19,7 @@ from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
 from .keys import keys
+from .output import INTERRUPTED
 from .replay import replay
 from .serve import serve
 
@@ -70,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> None:
             error.show()
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
-            code = 130
+            code = INTERRUPTED
     sys.exit(code)
 
 

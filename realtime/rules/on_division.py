@@ -73,7 +73,6 @@ class OnDivision:
         if not 0 < radius_px < math.inf:
             raise ValueError(f"radius_px must be > 0, got {radius_px}")
         self.name = name
-        self._action = action
         self._within, self._delay = within_frames, delay_frames
         self._duration_ms, self._power, self._radius_px = duration_ms, power, radius_px
         self._expiry = Expiry(expires_after_s)

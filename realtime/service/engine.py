@@ -54,8 +54,8 @@ class EngineStatus(msgspec.Struct):
     ----------
     address
         Where it listens, the port resolved.
-    processed, repeated, damaged
-        Frames answered, frames that came twice and were answered from memory, messages that failed a check.
+    processed, damaged
+        Frames answered, messages that failed a check.
     client
         Who holds the stream, or ``""``.
     folder
@@ -68,7 +68,6 @@ class EngineStatus(msgspec.Struct):
 
     address: str
     processed: int = 0
-    repeated: int = 0
     damaged: int = 0
     client: str = ""
     folder: str = ""
@@ -210,7 +209,6 @@ class Engine:
             ),
         )
         for reply in run.replies_from(hello.awaiting):
-            self.status.repeated += 1
             self._send(sender, Answer(reply))
         return None
 
