@@ -14,6 +14,7 @@
     ├── AcquisitionError        the acquisition engine failed, and would have kept silent about it
     │   └── EventError          an acquisition event that the engine mishandles, refused before it is submitted
     ├── ActuatorError           a command that the microscope could not carry out
+    ├── ModelError              a model file or package that cannot be used: names file and reason
     ├── PluginError             an unknown segmenter, tracker, rule, source or actuator
     └── MissingExtraError       an optional part that is not installed: names the extra that brings it
 """
@@ -121,6 +122,10 @@ class EventError(AcquisitionError):
 
 class ActuatorError(CytoloopError):
     """A command that the microscope could not carry out."""
+
+
+class ModelError(CytoloopError):
+    """A model file or package that is broken, unsafe, of another kind, or that its runtime cannot run."""
 
 
 class PluginError(CytoloopError):

@@ -18,7 +18,14 @@ class Labels:
         (y, x) int32; 0 is background, 1..count are cells, every number used.
     count
         Number of cells.
+    confidence
+        (count,) float32, 0 to 1: how sure the segmenter is of each cell; None if it does not say.
+    novelty
+        How unlike the images that the segmenter knows the frame looks: about 0 to 1 on familiar images, higher
+        on others; None if it does not say.
     """
 
     image: NDArray[np.int32]
     count: int
+    confidence: NDArray[np.float32] | None = None
+    novelty: float | None = None

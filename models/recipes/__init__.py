@@ -1,0 +1,1 @@
+"""Recipes: how the shipped weights were made; anyone can run them."""

@@ -1,0 +1,1 @@
+"""Training: images and masks in, a model package out. Needs the extra `train`."""
