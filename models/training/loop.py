@@ -1,0 +1,211 @@
+"""The training loop: batches in, better weights out; it can stop at any step and go on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...acquire.errors import ModelError
+from .crops import Batch, Crops
+from .net import CellNet
+
+AVERAGE = 0.999
+"""How much of the running mean of the weights stays at each step, once enough steps have been made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast to learn.
+
+    Attributes
+    ----------
+    steps
+        Batches to learn from.
+    rate
+        Largest learning rate (AdamW), reached after ``warm`` steps and let down along a cosine to 1 %.
+    warm
+        Steps until the largest rate.
+    check_every
+        Steps between validations and checkpoints.
+    patience
+        Validations without a better score after which it stops.
+    threads
+        Of the CPU.
+    """
+
+    steps: int = 6000
+    rate: float = 3e-3
+    warm: int = 200
+    check_every: int = 500
+    patience: int = 1000
+    threads: int = 2
+
+
+@dataclass(slots=True)
+class History:
+    """What happened: (step, mean loss) and (step, score) of each check; the best score and its step."""
+
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    score: list[tuple[int, float]] = field(default_factory=list)
+    best: tuple[int, float] = (0, -1.0)
+
+
+def losses(answer: Tensor, batch: Batch) -> Tensor:
+    """Return the loss: cross entropies of foreground and core, and the error of the breadth inside cells.
+
+    The core counts double inside cells, where it alone tells touching cells apart.
+    """
+    foreground = functional.binary_cross_entropy_with_logits(answer[:, 0], batch.inside)
+    weight = 0.5 + 1.5 * batch.inside
+    core = functional.binary_cross_entropy_with_logits(answer[:, 1], batch.core, weight)
+    error = functional.smooth_l1_loss(answer[:, 2], batch.breadth, reduction="none", beta=0.2)
+    breadth = (error * batch.inside).sum() / batch.inside.sum().clamp(min=1)
+    return foreground + core + 0.1 * breadth
+
+
+def fit(
+    net: CellNet,
+    crops: Crops,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    score: Callable[[CellNet], float] | None = None,
+    report: Callable[[int, float, float | None], None] = lambda step, loss, score: None,
+    resume: bool = False,
+) -> History:
+    """Train a net in place; at the end it holds the best weights (by score, else the last running mean).
+
+    Parameters
+    ----------
+    net
+        The net, fresh or trained before.
+    crops
+        Where batches come from.
+    schedule
+        How long and how fast.
+    folder
+        Where ``checkpoint.pt`` is written at each check, and read from to resume.
+    score
+        Given the net with averaged weights in evaluation mode, returns what shall become large.
+    report
+        Called after every step with step, loss and, at checks, the score.
+    resume
+        Go on from the checkpoint in ``folder``.
+
+    Raises
+    ------
+    ModelError
+        If there is no usable checkpoint to resume from, or the loss is no longer finite.
+    """
+    torch.set_num_threads(schedule.threads)
+    net.to(memory_format=torch.channels_last)
+    averaged = CellNet(net.architecture, net.channels)
+    averaged.load_state_dict(net.state_dict())
+    best = {k: v.clone() for k, v in net.state_dict().items()}
+    optimiser = torch.optim.AdamW(net.parameters(), lr=schedule.rate, weight_decay=1e-4)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule))
+    history, first = History(), 0
+    if resume:
+        saved = _read(folder / "checkpoint.pt")
+        net.load_state_dict(saved["net"])
+        averaged.load_state_dict(saved["averaged"])
+        optimiser.load_state_dict(saved["optimiser"])
+        rates.load_state_dict(saved["rates"])
+        best, first = saved["best"], saved["step"]
+        history = History(**saved["history"])
+        crops.restore(saved["crops"])
+    recent: list[float] = []
+    for step in range(first + 1, schedule.steps + 1):
+        loss = _learn(net, crops.batch(), optimiser)
+        if not np.isfinite(loss):
+            raise ModelError(f"training: the loss is {loss} at step {step}; a lower rate than {schedule.rate} may help")
+        rates.step()
+        _average(averaged, net, min(AVERAGE, (1 + step) / (10 + step)))
+        recent.append(loss)
+        value = None
+        if step % schedule.check_every == 0 or step == schedule.steps:
+            averaged.eval()
+            value = score(averaged) if score else None
+            history.loss.append((step, float(np.mean(recent))))
+            recent.clear()
+            if value is not None:
+                history.score.append((step, value))
+            if value is None or value > history.best[1]:
+                history.best = (step, -1.0 if value is None else value)
+                best = {k: v.clone() for k, v in averaged.state_dict().items()}
+            _write(
+                folder / "checkpoint.pt",
+                {
+                    "net": net.state_dict(),
+                    "averaged": averaged.state_dict(),
+                    "best": best,
+                    "optimiser": optimiser.state_dict(),
+                    "rates": rates.state_dict(),
+                    "step": step,
+                    "history": asdict(history),
+                    "crops": crops.state(),
+                },
+            )
+        report(step, loss, value)
+        if value is not None and len(history.score) - _place(history) > schedule.patience:
+            break
+    net.load_state_dict(best)
+    net.eval()
+    return history
+
+
+def _place(history: History) -> int:
+    """Return how many checks had been made when the best came."""
+    return [step for step, _ in history.score].index(history.best[0]) + 1
+
+
+def _learn(net: CellNet, batch: Batch, optimiser: torch.optim.Optimizer) -> float:
+    net.train()
+    planes = batch.planes.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = net(planes)
+    loss = losses(answer.float(), batch)
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    optimiser.step()
+    return float(loss.detach())
+
+
+def _rate(step: int, schedule: Schedule) -> float:
+    if step < schedule.warm:
+        return (step + 1) / schedule.warm
+    done = (step - schedule.warm) / max(1, schedule.steps - schedule.warm)
+    return 0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
+
+
+@torch.no_grad()
+def _average(averaged: CellNet, net: CellNet, keep: float) -> None:
+    for mean, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no checkpoint to resume from") from None
+    except Exception as error:
+        raise ModelError(f"{path}: not a checkpoint of this training: {error}") from error
