@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FrameError
+from .errors import FrameError, nearest_name
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 PIXEL_TYPES = ("uint8", "uint16")
@@ -69,9 +69,38 @@ class Frame:
         """Height and width in px."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
-    def channel(self, index: int = 0) -> Pixels:
-        """Return one channel as a (y, x) view."""
+    def channel(self, which: int | str = 0) -> Pixels:
+        """Return one channel, given by name or index, as a (y, x) view.
+
+        A (y, x) image is its only channel, whatever the index; a name must be its own.
+
+        Raises
+        ------
+        FrameError
+            If the frame has no such channel; names those that it has.
+        """
+        if self.pixels.ndim == 2 and isinstance(which, int):
+            return self.pixels
+        index = self.channel_index(which)
         return self.pixels if self.pixels.ndim == 2 else self.pixels[index]
+
+    def channel_index(self, which: int | str) -> int:
+        """Return the index of a channel that is given by name or index.
+
+        Raises
+        ------
+        FrameError
+            If the frame has no such channel; names those that it has.
+        """
+        if isinstance(which, int) and 0 <= which < len(self.channels):
+            return which
+        if isinstance(which, str) and which in self.channels:
+            return self.channels.index(which)
+        hint = nearest_name(which, self.channels) if isinstance(which, str) else ""
+        known = ", ".join(map(repr, self.channels))
+        raise FrameError(
+            f"no channel {which!r}; the frame has {known}" + (f". Did you mean {hint!r}?" if hint else "")
+        )
 
 
 def check_pixels(pixels: Any) -> None:

@@ -36,7 +36,7 @@ class ClassicalSegmenter:
     Parameters
     ----------
     channel
-        Index of the channel to look at.
+        The channel to look at, by index or by name.
     polarity
         Whether cells are brighter or darker than the background; ``"auto"`` looks at the tails of the histogram.
     diameter_px
@@ -53,7 +53,7 @@ class ClassicalSegmenter:
     def __init__(
         self,
         *,
-        channel: int = 0,
+        channel: int | str = 0,
         polarity: Literal["bright", "dark", "auto"] = "auto",
         diameter_px: float | None = None,
         threshold: float = 0.5,
@@ -64,9 +64,9 @@ class ClassicalSegmenter:
             raise ValueError(f"diameter_px must be 3 to 2000, got {diameter_px}")
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        if channel < 0:
+        if isinstance(channel, int) and channel < 0:
             raise ValueError(f"channel must be 0 or more, got {channel}")
-        self.channel = channel
+        self.channel: int | str = channel
         self._dark = None if polarity == "auto" else polarity == "dark"
         self._diameter = diameter_px
         self._threshold = threshold

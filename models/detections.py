@@ -9,6 +9,28 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Compartments:
+    """Nucleus and cytoplasm of the n cells of one frame; the cytoplasm is the cell without its nucleus.
+
+    Attributes
+    ----------
+    nuclei
+        (n,) int32, how many nuclei each cell has.
+    nuclear_area, cytoplasm_area
+        (n,) float64, in px; 0 where a cell has no such part.
+    nuclear_mean, cytoplasm_mean
+        (n, channels) float64, intensity in camera counts in each channel of the frame; NaN where a cell has
+        no such part.
+    """
+
+    nuclei: NDArray[np.int32]
+    nuclear_area: NDArray[np.float64]
+    cytoplasm_area: NDArray[np.float64]
+    nuclear_mean: NDArray[np.float64]
+    cytoplasm_mean: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """The n cells of one frame; row i is label i + 1 of the mask it was measured on.
 
@@ -32,6 +54,12 @@ class Detections:
         Stage position (x, y) of the frame in um, or None.
     pixel_size_um
         Edge of a pixel in um, or None.
+    channels
+        Name of each channel, in the order of the columns of ``mean``; empty if nobody has said.
+    channel
+        Column of the channel that was segmented.
+    compartments
+        Nucleus and cytoplasm of each cell, or None if the segmenter does not tell them apart.
     """
 
     sequence: int
@@ -45,6 +73,9 @@ class Detections:
     moments: NDArray[np.float64]
     stage_um: tuple[float, float] | None = None
     pixel_size_um: float | None = None
+    channels: tuple[str, ...] = ()
+    channel: int = 0
+    compartments: Compartments | None = None
 
     def __len__(self) -> int:
         return len(self.area)

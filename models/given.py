@@ -26,7 +26,7 @@ class GivenSegmenter:
     path
         Folder of TIFF masks, such as ``man_seg000.tif`` or ``man_track000.tif``.
     channel
-        Index of the channel that the masks belong to.
+        The channel that the masks belong to, by index or by name.
 
     Raises
     ------
@@ -34,8 +34,8 @@ class GivenSegmenter:
         If no mask is there; while segmenting, if one is missing or not of the frame's size.
     """
 
-    def __init__(self, *, path: str, channel: int = 0) -> None:
-        self.channel = channel
+    def __init__(self, *, path: str, channel: int | str = 0) -> None:
+        self.channel: int | str = channel
         self._folder = Path(path)
         entries = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         self._files = {int(match[1]): file for file in entries if (match := _NUMBER.search(file.name))}

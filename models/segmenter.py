@@ -16,9 +16,15 @@ class Segmenter(Protocol):
     every frame in order, by one thread, and may take as long as it needs: the link sheds or queues meanwhile.
     The result depends on the frames given so far and on the options only, never on a clock or on chance, so
     that a replay is the live run again.
+
+    A segmenter that looks at several channels also has ``channels``, a tuple of all of them, by which an
+    experiment file is checked.
     """
 
-    channel: int
+    @property
+    def channel(self) -> int | str:
+        """The channel that is segmented, by index or by name; may be a plain attribute."""
+        ...
 
     def segment(self, frame: Frame) -> Labels:
         """Return the instance mask of ``frame.channel(self.channel)``."""

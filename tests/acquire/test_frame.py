@@ -45,3 +45,22 @@ def test_all_other_images_are_refused_by_name(pixels: Any, named: str):
 def test_every_channel_needs_a_name():
     with pytest.raises(FrameError, match="2 channel"):
         Frame(np.zeros((2, 5, 7), np.uint8), channels=("a",))
+
+
+def test_a_channel_is_found_by_name_or_index_and_an_unknown_one_names_the_known():
+    frame = Frame(np.stack([np.full((4, 6), value, np.uint8) for value in (3, 7)]), channels=("DAPI", "GFP"))
+    for which, value in ((0, 3), (1, 7), ("DAPI", 3), ("GFP", 7)):
+        assert (frame.channel(which) == value).all()
+    assert (frame.channel_index("GFP"), frame.channel_index(1)) == (1, 1)
+    for wrong in (2, -1, "gfp", ""):
+        with pytest.raises(FrameError, match="the frame has 'DAPI', 'GFP'"):
+            frame.channel(wrong)
+    with pytest.raises(FrameError, match="Did you mean 'GFP'"):
+        frame.channel_index("GFPP")
+
+
+def test_an_image_of_one_channel_answers_to_its_own_name_and_to_any_index():
+    frame = Frame(np.ones((4, 6), np.uint8), channels=("DAPI",))
+    assert frame.channel("DAPI") is frame.channel(0) is frame.channel(3) is frame.pixels
+    with pytest.raises(FrameError, match="the frame has 'DAPI'"):
+        frame.channel("GFP")
