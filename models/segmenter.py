@@ -29,3 +29,8 @@ class Segmenter(Protocol):
     def segment(self, frame: Frame) -> Labels:
         """Return the instance mask of ``frame.channel(self.channel)``."""
         ...
+
+
+def needed_channels(segmenter: Segmenter) -> tuple[int | str, ...]:
+    """Return all channels that a segmenter looks at, each by index or by name."""
+    return tuple(getattr(segmenter, "channels", (segmenter.channel,)))

@@ -20,6 +20,8 @@ def make(request, tmp_path):
         for number in range(3):
             tifffile.imwrite(tmp_path / f"man_seg{number:03d}.tif", np.eye(*SHAPE, dtype=np.uint16) * 5)
         options["path"] = str(tmp_path)
+    if request.param == "paired":
+        options = {"nuclei": {"use": "classical"}, "cells": {"ring_px": 4}}
     return lambda: find_class("segmenters", request.param)(**options)
 
 
