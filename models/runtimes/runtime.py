@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tensor = NDArray[np.float32]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class Runtime(Protocol):
     device
         What it runs on, in words: ``"cpu"``, ``"NVIDIA RTX A4000"``.
     precision
-        Of the arithmetic: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        Of the arithmetic: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``.
     """
 
     name: str
