@@ -11,38 +11,43 @@ from itertools import count
 from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..acquire.coordinates import Affine
-from ..acquire.errors import ConfigurationError, FrameError
+from ..acquire.errors import ConfigurationError, FrameError, Problem
 from ..acquire.frame import Frame
 from ..acquire.link.messages import can_travel
 from ..acquire.reply import Cells, Decision, Reply
+from ..models.compartments import measure_cells
 from ..models.detections import Detections
 from ..models.labels import Labels
-from ..models.measure import measure
-from ..models.segmenter import Segmenter
+from ..models.segmenter import Segmenter, needed_channels
 from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
+from .cell_table import cells_of
+from .channels import Joined, Joiner
+from .experiment.channel_checks import check_segmenter
 from .experiment.config import StreamConfig
+from .experiment.document import dotted
 from .identities import Identities
 from .limits import Limiter
+from .notices import Notices
 from .rules.rule import Moment, Rule
 
 FieldKey: TypeAlias = tuple[int | str, int | str]
 
 # More fields of view than any plate scan revisits; beyond, the one that was not seen for longest is forgotten.
 MOST_FIELDS = 4096
-_MOST_NOTICES = 256
 
 
 class Step(NamedTuple):
-    """What came of one frame; labels and detections are None if it was not segmented."""
+    """What came of one frame; labels, detections and frame are None if it was not segmented.
+
+    ``frame`` is what was segmented: of channels that are joined, all of them.
+    """
 
     reply: Reply
-    labels: Labels | None
-    detections: Detections | None
+    labels: Labels | None = None
+    detections: Detections | None = None
+    frame: Frame | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +62,9 @@ class _Field:
 
 class Pipeline:
     """All that happens to the frames of one stream, in order, in one thread.
+
+    Images of single channels that the configuration lists are joined first; each is answered, the last of them
+    with the cells.
 
     Every field of view (position and z of ``frame.axes``) has a tracker and rules of its own; identities are
     unique in the stream. The limits are shared, because there is one microscope.
@@ -74,41 +82,62 @@ class Pipeline:
     ----------
     failed
         Frames that could not be segmented so far.
+    joiner
+        What joins the channels, or None if frames are taken as they come.
 
     Raises
     ------
     PluginError
         If the segmenter, the tracker or a rule cannot be constructed.
+    ConfigurationError
+        If the segmenter looks at other channels than those that are joined.
     """
 
     def __init__(self, stream: StreamConfig) -> None:
         self.failed = 0
         self._stream = stream
         self._segmenter: Segmenter = stream.segmenter.build("segmenters")
+        wrong = list(check_segmenter(stream.channels, stream.every, stream.channel, self._segmenter))
+        if wrong:
+            raise ConfigurationError(
+                Problem("", 0, dotted(each.key), each.reason, each.did_you_mean) for each in wrong
+            )
+        self._wanted = _wanted_channel(stream, self._segmenter)
+        self._needed = needed_channels(self._segmenter)
+        self.joiner = Joiner(stream.channels, stream.every, self._wanted) if stream.channels else None
+        configured = stream.pixel_map(None)
+        self._pixel_size_um = None if configured is None else configured.pixel_size_um
         self._fields: dict[FieldKey, _Field] = {}
         self._numbers = count(1)
         self._limiter = Limiter(stream.limits)
-        self._channels: tuple[str, ...] | None = None
+        self._channels: tuple[str, ...] | None = stream.channels or None
         self._latest_s = -math.inf
-        self._notices: set[str] = set()
+        self._notices = Notices()
         self._make_field()  # what cannot be built must fail now, not at the first frame
 
     def step(self, frame: Frame) -> Step:
-        """Segment, measure, track and judge one frame."""
-        channel, messages = self._segmented_channel(frame)
-        if channel is None:
-            return Step(_empty_reply(frame, messages), None, None)
+        """Segment, measure, track and judge one frame, or the one that an image of a single channel completes."""
         timings: dict[str, float] = {}
         start = perf_counter()
+        whole, messages = self._join(frame, pixels=True)
+        if self.joiner is not None:
+            start = _lap(timings, "join", start)
+        if whole is None:
+            return Step(_empty_reply(frame, messages, timings))
+        channel, said = self._segmented_channel(whole)
+        messages += said
+        if channel is None:
+            return Step(_empty_reply(frame, messages))
         try:
-            labels = self._segmenter.segment(self._view(frame, channel))
+            labels = self._segmenter.segment(self._view(whole, channel))
             start = _lap(timings, "segment", start)
-            detections = measure(frame, labels)
+            detections = measure_cells(whole, labels)
             _lap(timings, "measure", start)
         except Exception as error:  # a segmenter is anyone's code, and the experiment must outlive it
             messages += (self._failure(f": {type(error).__name__}: {error}"),)
-            return Step(_empty_reply(frame, messages), None, None)
-        return Step(self._judge(frame, detections, channel, messages, timings), labels, detections)
+            return Step(_empty_reply(frame, messages))
+        reply = self._judge(frame.sequence, whole, detections, channel, messages, timings)
+        return Step(reply, labels, detections, whole)
 
     def restore(self, frame: Frame, detections: Detections | None) -> Reply:
         """Bring tracker, rules and limits to where :meth:`step` left them after this frame.
@@ -125,15 +154,23 @@ class Pipeline:
         Reply
             The reply of ``step`` but for ``timings_ms`` (and, where segmentation failed, why it did).
         """
-        channel, messages = self._segmented_channel(frame)
+        whole, messages = self._join(frame, pixels=False)
+        if whole is None:
+            return _empty_reply(frame, messages)
+        channel, said = self._segmented_channel(whole)
+        messages += said
         if channel is None:
             return _empty_reply(frame, messages)
         if detections is None:
             return _empty_reply(frame, (*messages, self._failure("")))
-        return self._judge(frame, detections, channel, messages, {})
+        return self._judge(frame.sequence, whole, detections, channel, messages, {})
+
+    def _join(self, frame: Frame, *, pixels: bool) -> Joined:
+        return Joined(frame) if self.joiner is None else self.joiner.add(frame, pixels=pixels)
 
     def _judge(
         self,
+        sequence: int,
         frame: Frame,
         detections: Detections,
         channel: int,
@@ -141,12 +178,14 @@ class Pipeline:
         timings: dict[str, float],
     ) -> Reply:
         start = perf_counter()
+        detections = replace(detections, channel=channel)
         field, forgotten = self._field(frame)
-        messages += forgotten + self._time_notice(frame)
+        messages += forgotten + self._time_notice(frame) + self._column_notice(frame)
         try:
             tracks = field.identities.renumber(_checked(field.tracker.update(detections), detections))
         except Exception as error:
-            return _empty_reply(frame, (*messages, f"tracking failed: {type(error).__name__}: {error}"))
+            why = f"tracking failed: {type(error).__name__}: {error}"
+            return Reply(sequence, Cells.none(), messages=(*messages, why))
         start = _lap(timings, "track", start)
         affine, unusable = self._pixel_map(frame)
         moment = Moment(frame, tracks, affine, channel)
@@ -154,8 +193,8 @@ class Pipeline:
         verdict = self._limiter.check(moment, decisions, field.origin_um)
         _lap(timings, "decide", start)
         return Reply(
-            sequence=frame.sequence,
-            cells=_cells(tracks, channel),
+            sequence=sequence,
+            cells=cells_of(tracks, self._channels or frame.channels),
             divisions=tracks.divisions,
             # One that is not finite was refused, which its message says; it would make the reply unreadable.
             decisions=tuple(decision for decision in verdict.decisions if can_travel(decision)),
@@ -165,19 +204,20 @@ class Pipeline:
 
     def _segmented_channel(self, frame: Frame) -> tuple[int | None, tuple[str, ...]]:
         """Return the index of the channel to segment, or None and perhaps why this frame is left alone."""
-        wanted = self._stream.channel
-        if wanted:
-            if wanted in frame.channels:
-                return frame.channels.index(wanted), ()
-            return None, self._once(
-                f"channel {_names(frame.channels)} is left alone; {wanted!r} is segmented"
+        if self._wanted:
+            if self._wanted in frame.channels:
+                self._channels = self._channels or frame.channels
+                return frame.channels.index(self._wanted), ()
+            return None, self._notices.once(
+                f"channel {_names(frame.channels)} is left alone; {self._wanted!r} is segmented"
             )
         if self._channels is None:
             self._channels = frame.channels
         if frame.channels == self._channels:
-            return (self._segmenter.channel if len(frame.channels) > 1 else 0), ()
+            own = self._segmenter.channel
+            return (own if len(frame.channels) > 1 and isinstance(own, int) else 0), ()
         chosen = _names(self._channels)
-        return None, self._once(
+        return None, self._notices.once(
             f"channel {_names(frame.channels)} is left alone; {chosen}, which came first, is segmented"
         )
 
@@ -185,9 +225,28 @@ class Pipeline:
         """Return the frame as the segmenter shall see it."""
         if not 0 <= channel < len(frame.channels):
             raise FrameError(f"channel {channel} is to be segmented, the frame has {_names(frame.channels)}")
-        if not self._stream.channel or len(frame.channels) == 1:
+        if self._pixel_size_um is not None:
+            frame = replace(frame, pixel_size_um=self._pixel_size_um)
+        if len(self._needed) > 1:
+            self._check_needed(frame)
+            return frame
+        if not (self._stream.channel or self._stream.channels) or len(frame.channels) == 1:
             return frame
         return replace(frame, pixels=frame.channel(channel), channels=(frame.channels[channel],))
+
+    def _check_needed(self, frame: Frame) -> None:
+        """Refuse a frame in which a channel of the segmenter is missing, or not where its index says."""
+        for each in self._needed:
+            if isinstance(each, str):
+                present = each in frame.channels
+            else:
+                listed = self._stream.channels or frame.channels
+                present = frame.channels[each : each + 1] == listed[each : each + 1]
+            if not present:
+                hint = "" if self.joiner else "; list channels that come as separate images in 'channels'"
+                raise FrameError(
+                    f"the segmenter needs channel {each!r}, the frame has {_names(frame.channels)}{hint}"
+                )
 
     def _field(self, frame: Frame) -> tuple[_Field, tuple[str, ...]]:
         key = (frame.axes.get("position", 0), frame.axes.get("z", 0))
@@ -210,14 +269,16 @@ class Pipeline:
         try:
             return self._stream.pixel_map(frame.pixel_size_um), ()
         except ConfigurationError:
-            return None, self._once(f"a pixel size of {frame.pixel_size_um} um cannot be used; it is ignored")
+            return None, self._notices.once(
+                f"a pixel size of {frame.pixel_size_um} um cannot be used; it is ignored"
+            )
 
     def _time_notice(self, frame: Frame) -> tuple[str, ...]:
         before, now = self._latest_s, frame.time_s
         if now > before and math.isfinite(now):
             self._latest_s = now
             return ()
-        return self._once(
+        return self._notices.once(
             "frame times do not increase: the rate of commands is counted in the latest time seen"
         )
 
@@ -225,11 +286,19 @@ class Pipeline:
         self.failed += 1
         return f"the frame could not be segmented ({self.failed} so far){why}"
 
-    def _once(self, message: str) -> tuple[str, ...]:
-        if message in self._notices or len(self._notices) >= _MOST_NOTICES:
-            return ()
-        self._notices.add(message)
-        return (message,)
+    def _column_notice(self, frame: Frame) -> tuple[str, ...]:
+        """Say which channels the table has no columns for, because the first frame lacked them."""
+        known = self._channels or frame.channels
+        new = tuple(name for name in frame.channels if name not in known)
+        return self._notices.once(f"channel {_names(new)} is not in the table of cells") if new else ()
+
+
+def _wanted_channel(stream: StreamConfig, segmenter: Segmenter) -> str:
+    """Return the name of the channel to segment, or ``""`` if nobody has given one."""
+    own = segmenter.channel
+    if stream.channel or isinstance(own, str):
+        return stream.channel or str(own)
+    return stream.channels[own] if stream.channels else ""
 
 
 def _ask(rules: tuple[Rule, ...], moment: Moment) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
@@ -251,32 +320,8 @@ def _checked(tracks: Tracks, detections: Detections) -> Tracks:
     return tracks
 
 
-def _cells(tracks: Tracks, channel: int) -> Cells:
-    found = tracks.detections
-    columns = {
-        "area_px": found.area,
-        "mean": found.mean[:, channel],
-        "max": found.maximum[:, channel],
-        "major_px": found.axes_px[:, 0],
-        "minor_px": found.axes_px[:, 1],
-        "parent": tracks.parent,
-        "age": tracks.age,
-        "confidence": tracks.confidence,
-    }
-    return Cells(
-        track=np.asarray(tracks.track, np.int64),
-        x_px=_column(found.yx[:, 1]),
-        y_px=_column(found.yx[:, 0]),
-        columns={name: _column(values) for name, values in columns.items()},
-    )
-
-
-def _column(values: NDArray[np.float64] | NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(values, np.float32)
-
-
-def _empty_reply(frame: Frame, messages: tuple[str, ...]) -> Reply:
-    return Reply(frame.sequence, Cells.none(), messages=messages)
+def _empty_reply(frame: Frame, messages: tuple[str, ...], timings: dict[str, float] | None = None) -> Reply:
+    return Reply(frame.sequence, Cells.none(), timings_ms=timings or {}, messages=messages)
 
 
 def _names(channels: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
+import numpy as np
 import tifffile
 
 from ..acquire.reply import Decision
@@ -137,8 +138,8 @@ class _Writer:
         self._last = sequence
         results.processed += 1
         self._add_decisions(entry.reply.decisions)
-        if entry.header.stage_um is not None:
-            results.stage_um.append(entry.header.stage_um)
+        if entry.segmented.stage_um is not None:
+            results.stage_um.append(entry.segmented.stage_um)
         if entry.detections is not None:
             self._add_cells(entry)
 
@@ -151,7 +152,7 @@ class _Writer:
         results.first_decisions += decisions[: MOST_KEPT_DECISIONS - len(results.first_decisions)]
 
     def _add_cells(self, entry: Entry) -> None:
-        results, header, reply = self.results, entry.header, entry.reply
+        results, header, reply = self.results, entry.segmented, entry.reply
         results.segmented += 1
         results.cells.append(len(reply.cells))
         results.divided.append(len(reply.divisions))
@@ -165,17 +166,19 @@ class _Writer:
             self._fields[key] = CtcWriter(self._ctc / name, self._digits)
         self._write_rows(key, entry)
         self._identities.update((*key, track) for track in reply.cells.track.tolist())
-        mask = self._masks / f"{header.sequence:06d}.tif"
+        mask = self._masks / f"{reply.sequence:06d}.tif"
         if mask.is_file():
             self._fields[key].add(
                 tifffile.imread(mask), reply.cells.track, reply.divisions, header.axes.get("time")
             )
 
     def _write_rows(self, key: tuple[int | str, int | str], entry: Entry) -> None:
-        cells, header = entry.reply.cells, entry.header
+        cells, header = entry.reply.cells, entry.segmented
         if not self._columns:
             self._columns = tuple(cells.columns)
             self._table.writerow((*_HEADS, *self._columns))
-        frame = (header.sequence, header.time_s, *key, *(header.stage_um or ("", "")))
-        columns = (cells.track, cells.x_px, cells.y_px, *(cells.columns[name] for name in self._columns))
+        frame = (entry.reply.sequence, header.time_s, *key, *(header.stage_um or ("", "")))
+        unknown = np.full(len(cells), np.nan)
+        measured = (cells.columns.get(name, unknown) for name in self._columns)
+        columns = (cells.track, cells.x_px, cells.y_px, *measured)
         self._table.writerows((*frame, *row) for row in zip(*(c.tolist() for c in columns), strict=True))

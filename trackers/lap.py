@@ -298,7 +298,7 @@ def _beginnings(detections: Detections) -> _Alive:
         velocity=np.zeros((n, 2)),
         variance=np.ones(n),
         area=detections.area,
-        brightness=np.log(detections.mean[:, 0] + 1.0),
+        brightness=np.log(detections.mean[:, detections.channel] + 1.0),
         moments=detections.moments,
     )
 

@@ -18,11 +18,13 @@ from ...models.segmenter import Segmenter
 from ...trackers.tracker import Tracker
 from ..limits import Limits, strength_refusal
 from ..rules.rule import Rule
-from .document import Document, field_types, read_document
+from .channel_checks import check_channels, check_segmenter
+from .document import Document, dotted, field_types, read_document
 from .toml_lines import KeyPath
 
 Matrix: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+ChannelName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 _MOST_STREAMS = 64  # each is a process
 _ANY_HOST = {"*", "0.0.0.0", "[::]"}
@@ -64,9 +66,17 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         frame is analysed. Default ``"lossless"``.
     credit
         Frames that the client may have under way at once, 1 to 64. Default 3.
+    channels
+        Names of the channels that come as separate images and are joined into one frame for each time,
+        position and z, in this order; images of others are acknowledged and left alone. Default none: frames
+        are taken as they come.
+    every
+        Of these channels, those that are taken at every n-th time point only (0, n, 2 n, ...), each with its
+        n; they stand last in ``channels``. Default none.
     channel
-        Name of the channel to segment; others are acknowledged and left alone. Default ``""``: the channel of
-        the first frame; of a frame with several channels, the segmenter's own choice.
+        Name of the channel to segment; the others are measured if they are in the same frame, else
+        acknowledged and left alone. Default ``""``: the segmenter's own choice; of frames with one channel
+        that are not joined, the channel of the first.
     keys
         Folder made by ``cytoloop keys``, needed for any address that is not loopback; relative to the
         experiment file. Default ``""``: none.
@@ -92,6 +102,8 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     address: str = DEFAULT_ADDRESS
     policy: Literal["lossless", "latest"] = "lossless"
     credit: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
+    channels: Annotated[tuple[ChannelName, ...], msgspec.Meta(max_length=64)] = ()
+    every: dict[str, Annotated[int, msgspec.Meta(ge=1)]] = {}
     channel: str = ""
     keys: str = ""
     save_masks: bool = False
@@ -108,6 +120,8 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if not _NAME.fullmatch(self.name) or _RESERVED_ON_WINDOWS.fullmatch(self.name):
             allowed = "letters, digits, _ and -, at most 64, and no name that Windows reserves"
             problems.append(Problem("", 0, "", f"{self.name!r} cannot name a stream; allowed: {allowed}."))
+        for wrong in check_channels(self.channels, self.every, self.channel, self.policy):
+            problems.append(Problem("", 0, dotted(wrong.key), wrong.reason, wrong.did_you_mean))
         if self.affine is not None and self.pixel_size_um is not None:
             problems.append(Problem("", 0, "pixel_size_um", "give either pixel_size_um or affine, not both."))
         try:
@@ -196,8 +210,11 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
     if values.get("keys"):
         values["keys"] = str((document.folder / values["keys"]).absolute())
     values["limits"] = _read_limits(document, (*path, "limits"), values.get("limits", {}))
+    built: dict[str, Any] = {}
     for key, kind, default in (("segmenter", _SEGMENTER, "classical"), ("tracker", _TRACKER, "lap")):
-        values[key], _ = _read_plugin(document, (*path, key), values.get(key, default), kind)
+        values[key], built[key] = _read_plugin(document, (*path, key), values.get(key, default), kind)
+    if not any(key in value and key not in values for key in ("channels", "every", "channel", "policy")):
+        _check_channels(document, path, values, built["segmenter"])
     values["rules"] = _read_rules(document, (*path, "rules"), values.get("rules", []), values["limits"])
     try:
         stream = StreamConfig(name=name, **values)
@@ -206,6 +223,20 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
         return None
     _check_address(document, path, stream)
     return stream
+
+
+def _check_channels(document: Document, path: KeyPath, values: dict[str, Any], segmenter: Any) -> None:
+    """Report what is wrong with the channels, each at its own line, and leave wrong ones out."""
+    names, every = values.get("channels", ()), values.get("every", {})
+    channel = values.get("channel", "")
+    wrong = list(check_channels(names, every, channel, values.get("policy", "lossless")))
+    if not wrong and segmenter is not None:
+        wrong = list(check_segmenter(names, every, channel, segmenter))
+    for each in wrong:
+        document.report((*path, *each.key), each.reason, each.did_you_mean)
+    if wrong:
+        for key in ("channels", "every", "channel"):
+            values.pop(key, None)
 
 
 def _read_limits(document: Document, path: KeyPath, value: Any) -> Limits:
@@ -273,7 +304,7 @@ def _read_plugin(document: Document, path: KeyPath, value: Any, kind: _Kind) -> 
     try:
         plugin = choice.build(kind.group)
     except OptionError as error:
-        document.report((*path, error.option), error.reason, error.did_you_mean)
+        document.report((*path, *error.option.split(".")), error.reason, error.did_you_mean)
     except (Exception, SystemExit) as error:  # anything may happen while someone's module is imported
         reason = f"{use!r} cannot be used: {type(error).__name__}: {error}"
         document.report((*path, "use"), str(error) if isinstance(error, CytoloopError) else reason)

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ...acquire.coordinates import Affine
-from ...acquire.frame import Frame
+from ...acquire.frame import Frame, Pixels
 from ...acquire.reply import Cells, Decision
 from ..experiment.config import StreamConfig
 from ..replay import Replayed
@@ -52,7 +52,17 @@ def figures_of(replayed: Replayed, results: Results) -> dict[str, Any]:
 def settings_of(stream: StreamConfig) -> dict[str, Any]:
     """Return what a stream was set to, as far as it bears on the results."""
     values: dict[str, Any] = msgspec.to_builtins(stream)
-    keys = ("channel", "pixel_size_um", "affine", "segmenter", "tracker", "rules", "limits")
+    keys = (
+        "channels",
+        "every",
+        "channel",
+        "pixel_size_um",
+        "affine",
+        "segmenter",
+        "tracker",
+        "rules",
+        "limits",
+    )
     return {key: values[key] for key in keys}
 
 
@@ -112,11 +122,9 @@ def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, mask
     mask = masks / f"{last.header.sequence:06d}.tif"
     cells = last.reply.cells
     view = _view(cells, frame.shape)
-    chosen = stream.segmenter.options.get("channel", 0) if len(frame.channels) > 1 else 0
-    channel = frame.channels.index(stream.channel) if stream.channel in frame.channels else chosen
     return Picture(
         title=f"frame {last.header.sequence}: {len(cells)} cells{', part of the field of view' if view else ''}",
-        image=frame.channel(channel),
+        image=_segmented_image(frame, stream),
         labels=tifffile.imread(mask).astype(np.int32) if mask.is_file() else None,
         cells=cells,
         tails=tails_of(field, affine),
@@ -124,6 +132,17 @@ def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, mask
         pixel_size_um=affine.pixel_size_um if affine else None,
         view=view,
     )
+
+
+def _segmented_image(frame: Frame, stream: StreamConfig) -> Pixels:
+    """Return the channel that was segmented; of an image of one channel, that one."""
+    wanted = stream.channel or stream.segmenter.options.get("channel", 0)
+    if isinstance(wanted, int) and stream.channels:
+        wanted = stream.channels[wanted]
+    if isinstance(wanted, int) or wanted in frame.channels:
+        return frame.channel(wanted)
+    unnamed = len(frame.channels) == len(stream.channels) and not any(frame.channels)
+    return frame.channel(stream.channels.index(wanted) if unnamed else 0)
 
 
 def _view(cells: Cells, shape: tuple[int, int]) -> tuple[float, float, float, float] | None:
@@ -142,12 +161,12 @@ def _view(cells: Cells, shape: tuple[int, int]) -> tuple[float, float, float, fl
 
 
 def _field(entry: Entry) -> tuple[Any, Any]:
-    return entry.header.axes.get("position"), entry.header.axes.get("z")
+    return entry.segmented.axes.get("position"), entry.segmented.axes.get("z")
 
 
 def _shift(entry: Entry, last: Entry, affine: Affine | None) -> tuple[float, float]:
     """Return by how many px (x, y) the sample moved in the image from one frame to the last, with the stage."""
-    then, now = entry.header.stage_um, last.header.stage_um
+    then, now = entry.segmented.stage_um, last.segmented.stage_um
     if affine is None or then is None or now is None or then == now:
         return 0.0, 0.0
     height, width = last.header.shape[-2:]

@@ -287,6 +287,8 @@ class Engine:
         self._queue.clear()
         self._close_ring()
         if self._run is not None:
+            for message in self._run.unfinished():
+                self._say(message)
             with contextlib.suppress(OSError):  # what was acknowledged is in the file already
                 self._run.close()
         self._run, self._peer = None, b""

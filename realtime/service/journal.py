@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,60 +20,110 @@ from numpy.typing import NDArray
 
 from ...acquire.errors import SourceError
 from ...acquire.frame import Frame
-from ...acquire.link.messages import FrameHeader, frame_with
+from ...acquire.link.messages import FrameHeader, frame_with, header_of
 from ...acquire.reply import Reply, decode_array, encode_array
-from ...models.detections import Detections
+from ...models.detections import Compartments, Detections
+
+Columns: TypeAlias = tuple[tuple[str, str, int], ...]
 
 _RECORD = struct.Struct("<II")
 _LARGEST_RECORD = 1 << 28
 _MAGIC = b"cytoloop journal 1\n"
-_COLUMNS = (("yx", "f8", 2), ("area", "f8", 1), ("bbox", "i4", 4), ("mean", "f8", 0), ("maximum", "f8", 0))
+
+# Name, type and width of each column of Detections; 0 is the number of channels. Those of the second list belong
+# to its compartments.
+_COLUMNS = (
+    ("yx", "f8", 2),
+    ("area", "f8", 1),
+    ("bbox", "i4", 4),
+    ("mean", "f8", 0),
+    ("maximum", "f8", 0),
+    ("moments", "f8", 3),
+)
+_PARTS = (
+    ("nuclei", "i4", 1),
+    ("nuclear_area", "f8", 1),
+    ("cytoplasm_area", "f8", 1),
+    ("nuclear_mean", "f8", 0),
+    ("cytoplasm_mean", "f8", 0),
+)
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of one frame: its header, the detections as bytes per column (or None), the reply."""
+    """What is kept of one frame: its header, the detections as bytes per column (or None), the reply.
+
+    Where the image completed a frame of several channels, ``joined`` is that frame's header: the detections are
+    of that frame.
+    """
 
     header: FrameHeader
     detections: dict[str, bytes] | None
     reply: Reply
+    joined: FrameHeader | None = None
 
     @staticmethod
-    def of(header: FrameHeader, detections: Detections | None, reply: Reply) -> Entry:
-        """Return the entry of a processed frame."""
+    def of(
+        header: FrameHeader, detections: Detections | None, reply: Reply, segmented: Frame | None = None
+    ) -> Entry:
+        """Return the entry of a processed frame.
+
+        Parameters
+        ----------
+        header, detections, reply
+            The frame as it came, and what came of it.
+        segmented
+            The frame that was segmented; None if none was.
+        """
         columns = None
         if detections is not None:
-            columns = {
-                name: np.ascontiguousarray(getattr(detections, name)).tobytes() for name in _column_types(1)
-            }
-        return Entry(header, columns, reply)
+            columns = _bytes_of(detections, _COLUMNS)
+            if detections.compartments is not None:
+                columns |= _bytes_of(detections.compartments, _PARTS)
+        joined = None
+        if segmented is not None and segmented.channels != header.channels:
+            joined = header_of(segmented, skipped=0, slot=-1, check=0)
+        return Entry(header, columns, reply, joined)
 
     @property
     def frame(self) -> Frame:
-        """The frame without its pixels (they are zero)."""
+        """The frame as it came, without its pixels (they are zero)."""
         return frame_with(self.header, np.zeros(self.header.shape, self.header.dtype))
+
+    @property
+    def segmented(self) -> FrameHeader:
+        """Header of the frame that the detections are of."""
+        return self.joined or self.header
 
     def restore_detections(self) -> Detections | None:
         """Return the detections as they were measured."""
         if self.detections is None:
             return None
-        header, columns = self.header, {}
-        for name, (dtype, width) in _column_types(len(header.channels)).items():
-            array: NDArray[Any] = np.frombuffer(self.detections[name], dtype)
-            columns[name] = array if name == "area" else array.reshape(-1, width)
+        header, channels = self.segmented, len(self.segmented.channels)
+        parts = None
+        if "nuclei" in self.detections:
+            parts = Compartments(**_arrays_of(self.detections, _PARTS, channels))
         return Detections(
             sequence=header.sequence,
             time_s=header.time_s,
             shape=(header.shape[-2], header.shape[-1]),
             stage_um=header.stage_um,
             pixel_size_um=header.pixel_size_um,
-            **columns,
+            channels=header.channels,
+            compartments=parts,
+            **_arrays_of(self.detections, _COLUMNS, channels),
         )
 
 
-def _column_types(channels: int) -> dict[str, tuple[str, int]]:
-    """Return type and width of each column of :class:`Detections`."""
-    types = {name: (dtype, width or channels) for name, dtype, width in _COLUMNS}
-    return types | {"moments": ("f8", 3)}
+def _bytes_of(table: Detections | Compartments, columns: Columns) -> dict[str, bytes]:
+    return {name: np.ascontiguousarray(getattr(table, name), dtype).tobytes() for name, dtype, _ in columns}
+
+
+def _arrays_of(stored: dict[str, bytes], columns: Columns, channels: int) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
+    for name, dtype, width in columns:
+        array: NDArray[Any] = np.frombuffer(stored[name], dtype)
+        arrays[name] = array if width == 1 else array.reshape(-1, width or channels)
+    return arrays
 
 
 class Journal:

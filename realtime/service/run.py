@@ -18,6 +18,7 @@ from ...models.labels import Labels
 from ..experiment.config import StreamConfig
 from ..pipeline import Pipeline, Step
 from .attempts import Attempts
+from .held import HeldImages
 from .journal import Entry, Journal
 
 _KEPT_REPLIES = 256  # more than any client can have unanswered
@@ -53,29 +54,60 @@ class Run:
             self._masks.mkdir(exist_ok=True)
         self._replies: deque[Reply] = deque(maxlen=_KEPT_REPLIES)
         self._attempts = Attempts(self.folder / "attempts")
+        self._held = HeldImages(self.folder / "held") if self._pipeline.joiner else None
         self._journal = Journal(self.folder / "journal")
+        waiting: dict[int, FrameHeader] = {}
         for entry in self._journal.entries():
             self._pipeline.restore(entry.frame, entry.restore_detections())
             self._keep(entry.reply)
+            waiting[entry.header.sequence] = entry.header
+            waiting = {number: waiting[number] for number in self._waiting}
             alive()
+        self._fill(waiting)
 
     def process(self, header: FrameHeader, frame: Frame) -> Reply:
         """Segment, track, decide and write down; the reply may be sent as soon as this returns."""
         if header.sequence - header.skipped != self.next_sequence:
             raise WireError(f"frame {header.sequence} is out of order; {self.next_sequence} is next")
-        reply, labels, detections = self._step(header, frame)
+        reply, labels, detections, segmented = self._step(header, frame)
         if self._masks is not None and labels is not None:
             mask = self._masks / f"{header.sequence:06d}.tif"
             reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
-        reply = _tried(reply, "it", lambda: self._journal.append(Entry.of(header, detections, reply)))
+        held = self._held
+        if held is not None and header.sequence in self._waiting:
+            reply = _tried(reply, "its pixels", lambda: held.write(frame))
+        entry = Entry.of(header, detections, reply, segmented)
+        reply = _tried(reply, "it", lambda: self._journal.append(entry))
+        if held is not None:
+            held.keep(
+                self._waiting
+            )  # only now: until it was written down, the frame may have to be made again
         self._keep(reply)
         return reply
+
+    @property
+    def _waiting(self) -> frozenset[int]:
+        joiner = self._pipeline.joiner
+        return frozenset() if joiner is None else joiner.held
+
+    def _fill(self, waiting: dict[int, FrameHeader]) -> None:
+        """Give the images that waited when the engine before died their pixels back."""
+        joiner, held = self._pipeline.joiner, self._held
+        if joiner is None or held is None:
+            return
+        held.keep(joiner.held)
+        images = [held.read(header) for header in waiting.values()]
+        found = [image for image in images if image is not None]
+        for image in found:
+            joiner.fill(image)
+        joiner.forget(joiner.held - {image.sequence for image in found})
 
     def _step(self, header: FrameHeader, frame: Frame) -> Step:
         """Run the pipeline, unless it has died of this very frame time and again."""
         if self._begin(header.sequence) > _MOST_ATTEMPTS:
             message = f"frame {header.sequence} is left out: the engine died of it {_MOST_ATTEMPTS} times"
-            return Step(Reply(header.sequence, Cells.none(), messages=(message,)), None, None)
+            self._pipeline.restore(frame, None)  # as the next engine will, so that both are in one state
+            return Step(Reply(header.sequence, Cells.none(), messages=(message,)))
         step = self._pipeline.step(frame)
         if not header.skipped or self._policy == "latest":
             return step
@@ -95,6 +127,11 @@ class Run:
         known = {reply.sequence: reply for reply in self._replies}
         first = max(sequence, self.next_sequence - _KEPT_REPLIES)
         return [known.get(number) or _lost(number) for number in range(first, self.next_sequence)]
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Return what to say, at the end of the run, of images whose other channels never came."""
+        joiner = self._pipeline.joiner
+        return () if joiner is None else joiner.unfinished()
 
     def close(self) -> None:
         """Close the files."""
