@@ -14,13 +14,13 @@ OVERLAP_PX = 128
 """Tiles share this many px: more than a net sees around a px, so that no seam shows."""
 
 
-def run(runtime: Runtime, planes: NDArray[np.float32], step: int, grid: int) -> Tensor:
-    """Return the map that a net makes of planes of any size.
+def run(runtime: Runtime, planes: NDArray[np.float32], step: int, grid: int) -> tuple[Tensor, ...]:
+    """Return what a net says of planes of any size.
 
     Parameters
     ----------
     runtime
-        The net; its only output, or the first, is a map.
+        The net.
     planes
         (channels, y, x) float32.
     step
@@ -30,24 +30,39 @@ def run(runtime: Runtime, planes: NDArray[np.float32], step: int, grid: int) -> 
 
     Returns
     -------
-    (1, outputs, ceil(y / grid), ceil(x / grid)) float32
-        May be a view of the runtime's memory.
+    tuple of arrays
+        float32; maps are (1, outputs, ceil(y / grid), ceil(x / grid)), other outputs (boxes) as they come. They
+        may be views of the runtime's memory.
+
+    Raises
+    ------
+    ModelError
+        If a frame needs tiles, and the net answers with something else than maps.
     """
     height, width = planes.shape[-2:]
     if max(height, width) <= TILE_PX:
         return _part(runtime, planes, step, grid)
     size, overlap = TILE_PX - TILE_PX % step, OVERLAP_PX + -OVERLAP_PX % (2 * step)
-    whole: Tensor | None = None
+    whole: list[Tensor] = []
     for y0, y1, top in _cuts(height, size, overlap):
         for x0, x1, left in _cuts(width, size, overlap):
-            part = _part(runtime, planes[:, y0:y1, x0:x1], step, grid)
-            if whole is None:
-                whole = np.empty((1, part.shape[1], -(-height // grid), -(-width // grid)), np.float32)
-            kept = part[:, :, (top - y0) // grid :, (left - x0) // grid :]
-            # Later tiles overwrite what earlier ones said beyond the middle of what they share.
-            whole[:, :, top // grid :, left // grid :][:, :, : kept.shape[2], : kept.shape[3]] = kept
-    assert whole is not None
-    return whole
+            parts = _part(runtime, planes[:, y0:y1, x0:x1], step, grid)
+            covered = (-(-(y1 - y0) // grid), -(-(x1 - x0) // grid))
+            for index, part in enumerate(parts):
+                if part.ndim != 4 or part.shape[-2:] != covered:
+                    raise ModelError(
+                        f"a frame of {height} x {width} px needs tiles of {TILE_PX} px, and output {index} of the net"
+                        f" is no map of them (shape {part.shape}): scale the frames down, or set diameter_px"
+                    )
+                if len(whole) <= index:
+                    whole.append(
+                        np.empty((1, part.shape[1], -(-height // grid), -(-width // grid)), np.float32)
+                    )
+                # Later tiles overwrite what earlier ones said beyond the middle of what they share.
+                kept = part[:, :, (top - y0) // grid :, (left - x0) // grid :]
+                y, x = top // grid, left // grid
+                whole[index][:, :, y : y + kept.shape[2], x : x + kept.shape[3]] = kept
+    return tuple(whole)
 
 
 def _cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
@@ -58,15 +73,13 @@ def _cuts(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
     return [(s, min(s + size, length), s + overlap // 2 if s else 0) for s in starts]
 
 
-def _part(runtime: Runtime, planes: NDArray[np.float32], step: int, grid: int) -> Tensor:
+def _part(runtime: Runtime, planes: NDArray[np.float32], step: int, grid: int) -> tuple[Tensor, ...]:
+    """Run planes that fit, and cut what the padding added off the maps."""
     height, width = planes.shape[-2:]
     bottom, right = -height % step, -width % step
     if bottom or right:  # mirrored as in training, so that a cell at the edge looks like one
         planes = np.pad(planes, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
-    answer = runtime.run(np.ascontiguousarray(planes[np.newaxis]))[0]
-    expected = (planes.shape[-2] // grid, planes.shape[-1] // grid)
-    if answer.ndim != 4 or answer.shape[-2:] != expected:
-        raise ModelError(
-            f"the net answered with shape {answer.shape} to {planes.shape}; expected (1, outputs, {expected[0]}, {expected[1]})"
-        )
-    return answer[:, :, : -(-height // grid), : -(-width // grid)]
+    answers = runtime.run(np.ascontiguousarray(planes[np.newaxis]))
+    padded = (planes.shape[-2] // grid, planes.shape[-1] // grid)
+    covered = (slice(None), slice(None), slice(-(-height // grid)), slice(-(-width // grid)))
+    return tuple(a[covered] if a.ndim == 4 and a.shape[-2:] == padded else a for a in answers)

@@ -24,6 +24,8 @@ from .targets import CAP_PX
 
 NEAR_CELLS = 0.85
 """Share of the crops that are taken around a cell; the others may show none."""
+FAR_SCALES = 0.2
+"""Share of the crops whose cells may be half or twice as broad as the range: so the net learns to say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,10 @@ class Crops:
         """Fill one crop from a random place of an image."""
         random, size = self._random, self._size
         low, high = self._architecture.diameter_range
+        if random.random() < FAR_SCALES:
+            low, high = low / 2, high * 2
         breadth = float(np.exp(random.uniform(np.log(low), np.log(high))))
-        scale = float(np.clip(breadth / (image.breadth_px or breadth), 0.2, 5.0))
+        scale = float(np.clip(breadth / (image.breadth_px or breadth), 0.1, 8.0))
         angle = random.uniform(0, 2 * np.pi) if random.random() < 0.5 else random.integers(4) * np.pi / 2
         flip = random.choice((-1.0, 1.0))
         height, width = image.plane.shape

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-CAP_PX = 3.0
+CAP_PX = 2.0
 """Depth in output px from which on a cell's inside counts as its middle."""
 
 

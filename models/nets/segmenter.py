@@ -1,0 +1,158 @@
+"""The segmenter that runs a net: contrast, scale, net, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...acquire.frame import Frame, Pixels
+from ...acquire.plugins import build, find_class
+from ..decoders.decoder import Decoder, Grid, Tensor
+from ..labels import Labels
+from ..packages.normalise import Contrast
+from ..packages.package import load_package
+from ..resize import resize
+from ..runtimes.choose import build_runtime
+from . import novelty, scale, tiles
+
+FRAMES_OF_SCALE = 3
+"""The breadth of cells is the median over the first so many frames that show cells."""
+
+
+class NetSegmenter:
+    """Finds cells with a trained net.
+
+    Contrast is taken from the frames as they come and smoothed; the breadth of cells is estimated on the first
+    frames that show cells, unless it is set, and kept. Frames are scaled so that cells have the size that the
+    net was made for.
+
+    Parameters
+    ----------
+    model
+        Name of a shipped net, or the path of a model package or of a plain ONNX file.
+    channel
+        Index of the channel to look at; nets with two inputs take ``second_channel`` as well.
+    second_channel
+        Index of the channel for the net's second input (nuclei beside cells).
+    diameter_px
+        Breadth of the cells in px (of rods, the narrow one); None estimates it.
+    runtime, precision
+        What computes the net: a registered runtime, or ``"auto"`` for the fastest that agrees with the reference.
+    threads
+        Of the CPU.
+    decoder, decoder_options
+        What makes cells of the net's outputs; by default what the package says.
+
+    Raises
+    ------
+    ModelError
+        If the package cannot be used; names file and reason.
+    ValueError
+        Names the option and what it may be.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "q32",
+        channel: int = 0,
+        second_channel: int | None = None,
+        diameter_px: float | None = None,
+        runtime: str = "onnxruntime",
+        precision: Literal["auto", "fp32", "fp16", "int8"] = "auto",
+        threads: int = 2,
+        decoder: str | None = None,
+        decoder_options: dict[str, Any] | None = None,
+    ) -> None:
+        if diameter_px is not None and not 2 <= diameter_px <= 4000:
+            raise ValueError(f"diameter_px must be 2 to 4000, got {diameter_px}")
+        if threads < 1:
+            raise ValueError(f"threads must be 1 or more, got {threads}")
+        self._package = load_package(model)
+        self.channel = channel
+        self._channels = [channel] if second_channel is None else [channel, second_channel]
+        if len(self._channels) != self._package.channels:
+            raise ValueError(
+                f"second_channel: the model {self._package.name!r} looks at {self._package.channels} channel(s),"
+                f" {len(self._channels)} named"
+            )
+        if min(self._channels) < 0:
+            raise ValueError(f"channel must be 0 or more, got {min(self._channels)}")
+        self._runtime, self.choice = build_runtime(
+            self._package, runtime=runtime, precision=precision, threads=threads
+        )
+        kind = find_class("decoders", decoder or self._package.decoder)
+        options = self._package.decoder_options if decoder is None else {}
+        self._decoder: Decoder = build(kind, {**options, **(decoder_options or {})})
+        self._fixed = diameter_px
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget contrast and breadth: the next frame is the first of another stream."""
+        self._contrasts = [Contrast(self._package.normalise) for _ in self._channels]
+        self._breadths: list[float] = []
+        self._frames = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned of the stream so far, as plain numbers."""
+        return {
+            "breadths": list(self._breadths),
+            "frames": self._frames,
+            "contrasts": [contrast.state() for contrast in self._contrasts],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self._breadths = [float(b) for b in state["breadths"]]
+        self._frames = int(state["frames"])
+        for contrast, values in zip(self._contrasts, state["contrasts"], strict=True):
+            contrast.restore(values)
+
+    @property
+    def breadth_px(self) -> float | None:
+        """Breadth of the cells in px of the frame, set or estimated; None while unknown."""
+        return self._fixed or (float(np.median(self._breadths)) if self._breadths else None)
+
+    def segment(self, frame: Frame) -> Labels:
+        """Return the cells, their confidences and the novelty of the frame."""
+        planes = [frame.channel(index) for index in self._channels]
+        bounds = [contrast.update(plane) for contrast, plane in zip(self._contrasts, planes, strict=True)]
+        self._look_for_scale(planes, bounds, frame.shape)
+        outputs, grid = self._run(planes, bounds, self._scale())
+        labels = self._decoder.decode(outputs, grid)
+        return replace(labels, novelty=novelty.of(outputs[0], self._package.novelty))
+
+    def _scale(self) -> float:
+        breadth, reference = self.breadth_px, self._package.diameter_px
+        return 1.0 if breadth is None or reference is None else scale.scale_for(breadth, reference)
+
+    def _look_for_scale(
+        self, planes: list[Pixels], bounds: list[tuple[float, float]], shape: tuple[int, int]
+    ) -> None:
+        """Ask the net for the breadth on the first frames with cells; on empty ones ever more rarely."""
+        reference = self._package.diameter_px
+        if reference is None or self._fixed is not None or len(self._breadths) >= FRAMES_OF_SCALE:
+            return
+        self._frames += 1
+        if not self._breadths and self._frames & (self._frames - 1):
+            return  # no cells so far: look at frames 1, 2, 4, 8, ... only
+        found = scale.estimate(lambda s: self._run(planes, bounds, s)[0][0][0], shape, reference)
+        if found is not None:
+            self._breadths.append(found)
+
+    def _run(
+        self, planes: list[Pixels], bounds: list[tuple[float, float]], factor: float
+    ) -> tuple[tuple[Tensor, ...], Grid]:
+        """Return what the net says of the frame scaled by a factor, and where that lies on the frame."""
+        height, width = planes[0].shape
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        tensor: NDArray[np.float32] = np.stack(
+            [resize(plane, size, *low_high) for plane, low_high in zip(planes, bounds, strict=True)]
+        )
+        step = self._package.grid
+        outputs = tiles.run(self._runtime, tensor, self._package.step, step)
+        return outputs, Grid((height, width), (height / size[0] * step, width / size[1] * step))
