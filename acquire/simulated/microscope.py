@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +62,8 @@ class Truth:
         (n,) float64, px of the mask, and which part of the whole cell they are.
     brightness, reporter
         (n,) float64, as in :class:`~cytoloop.acquire.simulated.sample.Snapshot`.
+    channel
+        The channel that it was taken in.
     """
 
     frame: int
@@ -78,6 +81,7 @@ class Truth:
     visible: NDArray[np.float64]
     brightness: NDArray[np.float64]
     reporter: NDArray[np.float64]
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +90,7 @@ class _Shot:
     view: View
     z_um: float
     exposure_ms: float
+    channel: str
 
 
 @dataclass(eq=False)
@@ -93,7 +98,8 @@ class SimulatedMicroscope:
     """A stage, a focus drive, a camera and two lamps around a sample.
 
     Every frame advances the sample by ``interval_s`` of simulated time, whatever the wall clock says, and
-    bleaches what it shows. All methods may be called from any thread.
+    bleaches what it shows; images of other channels than those before show the sample at the same moment. All
+    methods may be called from any thread.
 
     Attributes
     ----------
@@ -105,8 +111,10 @@ class SimulatedMicroscope:
         Simulated time between two frames in s.
     seed
         Of the camera's noise.
-    stage_um, z_um, exposure_ms
-        Present state; assign to them, or give them to :meth:`snap`.
+    stage_um, z_um, exposure_ms, channel
+        Present state; assign to them.
+    channels
+        Optics of the channels that do not show what ``optics`` does, by name.
     """
 
     sample: Sample
@@ -118,12 +126,15 @@ class SimulatedMicroscope:
     stage_um: tuple[float, float] = (0.0, 0.0)
     z_um: float = 0.0
     exposure_ms: float = 20.0
+    channel: str = ""
+    channels: Mapping[str, Optics] = field(default_factory=dict[str, Optics])
     _shots: list[_Shot] = field(default_factory=list[_Shot], init=False, repr=False)
     _stimulations: list[Stimulation] = field(default_factory=list[Stimulation], init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._illumination = self.optics.illumination(self.camera.shape)
+        self._taken: set[str] = set()  # channels since the sample last advanced
 
     @property
     def frames(self) -> int:
@@ -139,13 +150,16 @@ class SimulatedMicroscope:
     def snap(self) -> Pixels:
         """Take a frame in the present state and return its pixels, (y, x) uint8 or uint16."""
         with self._lock:
-            if self._shots:
+            if self.channel in self._taken:
                 self.sample.advance(self.interval_s)
+                self._taken.clear()
+            self._taken.add(self.channel)
+            optics = self.channels.get(self.channel, self.optics)
             snapshot, view = self.sample.snapshot(), self._view()
-            rate = self.optics.photons_per_ms(snapshot, view, self.z_um, self._illumination)
+            rate = optics.photons_per_ms(snapshot, view, self.z_um, self._illumination)
             pixels = self.camera.read(rate * np.float32(self.exposure_ms), self._noise())
-            self._bleach(snapshot, view)
-            self._shots.append(_Shot(snapshot, view, self.z_um, self.exposure_ms))
+            self._bleach(snapshot, view, optics.bleach_per_ms * self.exposure_ms)
+            self._shots.append(_Shot(snapshot, view, self.z_um, self.exposure_ms, self.channel))
             return pixels
 
     def stimulate(
@@ -236,6 +250,7 @@ class SimulatedMicroscope:
             visible=area[seen] / np.maximum(whole, area[seen]),
             brightness=cells.brightness[seen],
             reporter=cells.reporter[seen],
+            channel=shot.channel,
         )
 
     def sample_at(self, frame: int) -> Snapshot:
@@ -259,11 +274,11 @@ class SimulatedMicroscope:
     def _noise(self) -> np.random.Generator:
         return np.random.default_rng((self.seed, len(self._shots)))
 
-    def _bleach(self, snapshot: Snapshot, view: View) -> None:
+    def _bleach(self, snapshot: Snapshot, view: View, part: float) -> None:
         at = np.round(view.to_px(snapshot.xy_um)).astype(np.int64)
         height, width = view.shape
         lit = (at[:, 0] >= 0) & (at[:, 0] < width) & (at[:, 1] >= 0) & (at[:, 1] < height)
-        dose = self._illumination[at[lit, 1], at[lit, 0]] * self.optics.bleach_per_ms * self.exposure_ms
+        dose = self._illumination[at[lit, 1], at[lit, 0]] * part
         self.sample.expose(snapshot.identity[lit], dose.astype(np.float64))
 
     def _pattern(

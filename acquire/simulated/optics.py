@@ -79,7 +79,7 @@ class Fluorescence:
             index = patch.index
             u, v = snapshot.shapes.local(index, patch.dx, patch.dy, view.affine)
             distance = snapshot.shapes.distance_um(index, u, v)
-            profile = _soft_step(distance, spread)
+            profile = soft_step(distance, spread)
             if defocus > self.psf_um:  # light spreads, none is lost
                 inside = np.count_nonzero(distance < 0, axis=(1, 2)).astype(np.float32)
                 profile *= (inside / profile.sum(axis=(1, 2)))[:, None, None]
@@ -139,7 +139,7 @@ class PhaseContrast:
         for patch in patches(snapshot.shapes, snapshot.xy_um, view, 3 * spread):
             index = patch.index
             u, v = snapshot.shapes.local(index, patch.dx, patch.dy, view.affine)
-            profile = _soft_step(snapshot.shapes.distance_um(index, u, v), spread)
+            profile = soft_step(snapshot.shapes.distance_um(index, u, v), spread)
             _, q = snapshot.shapes.relative(index, u, v)
             profile *= 1 - np.float32(0.35) * np.minimum(q * q, 1)  # a cylinder is thickest along its axis
             profile *= snapshot.brightness[index].astype(np.float32)[:, None, None]
@@ -150,7 +150,7 @@ class PhaseContrast:
         return self.light * illumination * np.maximum(image, 0.05)
 
 
-def _soft_step(distance: Array, spread: float) -> Array:
+def soft_step(distance: Array, spread: float) -> Array:
     """Return about the integral of a Gaussian from the distance on: 1 deep inside, 0 far outside.
 
     The logistic function with slope 1.702 differs from it by less than 0.01 (Bowling et al. 2009).

@@ -7,6 +7,7 @@ from .camera import Camera
 from .microscope import SimulatedMicroscope
 from .nuclei import NucleiHabits, NucleiSample
 from .optics import Fluorescence, PhaseContrast
+from .reporter import TranslocationReporter
 from .rods import RodHabits, RodSample
 from .texture import chromatin
 
@@ -68,6 +69,23 @@ def dividing(seed: int = 0, *, size_px: int = 512) -> SimulatedMicroscope:
     width = size_px * 0.6 + 120.0
     count = max(1, round(45 * (width / _FIELD_UM) ** 2))
     return nuclei(seed, size_px=size_px, habits=NucleiHabits(count=count, width_um=width))
+
+
+def translocation(seed: int = 0, *, size_px: int = 512, channel: str = "FITC") -> SimulatedMicroscope:
+    """Return about 25 nuclei, and in one channel a reporter that is in some of them and around others.
+
+    Parameters
+    ----------
+    seed, size_px
+        As in :func:`nuclei`.
+    channel
+        Name of the reporter's channel; all others show the nuclei.
+    """
+    width = size_px * 0.6 + 120.0
+    habits = NucleiHabits(count=max(1, round(25 * (width / _FIELD_UM) ** 2)), width_um=width, gap_um=12.0)
+    microscope = nuclei(seed, size_px=size_px, habits=habits)
+    microscope.channels = {channel: TranslocationReporter(seed)}
+    return microscope
 
 
 def rods(

@@ -25,7 +25,7 @@ class Twin:
         The pymmcore core of pycro-manager's Python backend, with XY stage, focus drive and DemoCamera.
     microscope
         What the camera shall see. Stage, focus and exposure are read from the core's devices at each snap and
-        at the start of each burst.
+        at the start of each burst; so is the preset of the channel group, if the microscope has channels.
 
     Raises
     ------
@@ -90,6 +90,8 @@ class Twin:
         scope.stage_um = float(core.get_x_position()), float(core.get_y_position())
         scope.z_um = float(core.get_position())
         scope.exposure_ms = float(core.get_exposure())
+        if scope.channels:
+            scope.channel = str(core.get_current_config(core.get_channel_group() or "Channel"))
 
     def _snap_image(self) -> None:
         self._look()
