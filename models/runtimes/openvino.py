@@ -43,8 +43,8 @@ class OpenvinoRuntime:
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, got {threads}")
         self._file = read_onnx_file(weights)
-        self.precision: Precision = "int8" if self._file.precision == "int8" else precision
-        self._request = _open(self._file, threads, self.precision)
+        self.precision: Precision = precision if self._file.precision == "fp32" else self._file.precision
+        self._request = _open(self._file, threads, precision)
 
     def run(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the net in the order of its file; the next call overwrites them.
