@@ -72,7 +72,7 @@ class OnnxFile:
         ModelError
             If the net cannot take it; names the file, what it takes and what it was given.
         """
-        given = tensor[0] if len(self.input_shape) == 3 and tensor.shape[0] == 1 else tensor
+        given = tensor[0] if len(self.input_shape) == 3 and tensor.ndim == 4 and len(tensor) == 1 else tensor
         fits = given.ndim == len(self.input_shape) and all(
             fixed is None or fixed == length
             for fixed, length in zip(self.input_shape, given.shape, strict=True)
