@@ -92,6 +92,10 @@ class Joiner:
         messages, self._pending = self._pending, ()
         if len(frame.channels) == len(self._channels) and not any(frame.channels):
             frame = replace(frame, channels=self._channels)
+            names = ", ".join(map(repr, self._channels))
+            messages += self._notices.once(
+                f"the channels have no names; they are taken for {names}, in this order"
+            )
         expected = self._expected(frame)
         messages += self._ignored(frame, expected)
         names = tuple(name for name in expected if name in frame.channels)

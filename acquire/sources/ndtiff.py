@@ -53,6 +53,8 @@ class IndexEntry:
 class NdtiffSource(Recording):
     """Frames of an NDTiff data set in the order of acquisition; channels are gathered into one (c, y, x) frame.
 
+    A channel that was taken at every n-th time point only is in the frames of those.
+
     Times, exposures, stage positions and pixel size are those of the images' metadata
     (``ElapsedTime-ms`` and so on) of the first channel.
 
@@ -75,7 +77,7 @@ class NdtiffSource(Recording):
         self._interval_s = interval_s
         self._files: dict[str, BufferedReader] = {}
         entries, damage = read_index(path / "NDTiff.index")
-        self._channels, self._groups = _gather(path, entries, damage)
+        self._groups = _gather(path, entries, damage)
         listed = _check_entries(path, self._groups)
         if damage:
             raise SourceError(path / "NDTiff.index", damage, len(self._groups))
@@ -106,7 +108,7 @@ class NdtiffSource(Recording):
             index,
             self._time_s(metadata, axes, index),
             axes,
-            self._channels,
+            tuple(str(entry.axes.get("channel", "")) for entry in group),
             None if x is None or y is None else (x, y),
             _number(metadata, "ZPosition_um_Intended", "ZPositionUm"),
             _number(metadata, "Exposure", "Exposure-ms"),
@@ -197,10 +199,8 @@ def _text(data: bytes, place: int) -> tuple[str, int]:
     return data[place + 4 : place + 4 + length].decode("utf-8"), place + 4 + length
 
 
-def _gather(
-    path: Path, entries: list[IndexEntry], damage: str
-) -> tuple[tuple[str, ...], list[tuple[IndexEntry, ...]]]:
-    """Return the channel names, and the images of each frame in the order of the channels."""
+def _gather(path: Path, entries: list[IndexEntry], damage: str) -> list[tuple[IndexEntry, ...]]:
+    """Return the images of each frame in the order of the channels."""
     channels = list(dict.fromkeys(entry.axes.get("channel", "") for entry in entries))
     groups: dict[Key, dict[int | str, IndexEntry]] = {}
     for entry in entries:
@@ -210,17 +210,29 @@ def _gather(
         if channel in group:
             raise SourceError(path, f"two images with axes {dict(entry.axes)}", list(groups).index(key))
         group[channel] = entry
+    every = {} if damage else {channel: _every(channel, groups) for channel in channels}
     frames: list[tuple[IndexEntry, ...]] = []
     for key, group in groups.items():
-        missing = [channel for channel in channels if channel not in group]
+        missing = [channel for channel in channels if channel not in group and not every.get(channel)]
         if missing:
             reason = (
                 damage
                 or f"no image of channel(s) {missing} at {dict(key)}; every frame needs the same channels"
             )
             raise SourceError(path, reason, len(frames))
-        frames.append(tuple(group[channel] for channel in channels))
-    return tuple(str(channel) for channel in channels), frames
+        frames.append(tuple(group[channel] for channel in channels if channel in group))
+    return frames
+
+
+def _every(channel: int | str, groups: Mapping[Key, Mapping[int | str, IndexEntry]]) -> int:
+    """Return n if a channel was taken at the time points that n divides and at no others; 0 if not."""
+    taken = [(dict(key).get("time"), channel in group) for key, group in groups.items()]
+    times = sorted({time for time, present in taken if present and isinstance(time, int)})
+    if len(times) < 2:
+        return 0
+    step = times[1] - times[0]
+    regular = all(isinstance(time, int) and present == (time % step == 0) for time, present in taken)
+    return step if regular else 0
 
 
 def _check_entries(path: Path, frames: list[tuple[IndexEntry, ...]]) -> dict[str, list[tuple[int, int]]]:

@@ -119,11 +119,10 @@ def check_interval(path: Path, interval_s: float) -> None:
 
 
 def _check_alike(path: Path, frame: Frame, first: Frame, last: Frame) -> None:
-    if frame.pixels.shape != first.pixels.shape or frame.pixels.dtype != first.pixels.dtype:
+    if frame.shape != first.shape or frame.pixels.dtype != first.pixels.dtype:
         raise SourceError(
             path,
-            f"shape {frame.pixels.shape} {frame.pixels.dtype} differs from frame 0,"
-            f" {first.pixels.shape} {first.pixels.dtype}",
+            f"shape {frame.shape} {frame.pixels.dtype} differs from frame 0, {first.shape} {first.pixels.dtype}",
         )
     if not math.isfinite(frame.time_s) or frame.time_s < last.time_s:
         raise SourceError(

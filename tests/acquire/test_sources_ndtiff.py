@@ -117,6 +117,26 @@ def test_a_channel_missing_in_one_frame_is_refused_with_its_number(tmp_path: Pat
     assert error.frame == 2 and "FITC" in error.reason
 
 
+def test_a_channel_that_was_taken_at_every_third_time_is_in_the_frames_of_those(tmp_path: Path) -> None:
+    rare = [entry for entry in times(8, channel="FITC") if int(entry[0]["time"]) % 3 == 0]
+    source = NdtiffSource(write(tmp_path, [*times(8, channel="DAPI"), *rare]))
+    frames = list(source.frames())
+    source.close()
+    assert [frame.channels for frame in frames] == [
+        ("DAPI", "FITC") if time % 3 == 0 else ("DAPI",) for time in range(8)
+    ]
+    np.testing.assert_array_equal(frames[6].channel("FITC"), image(6))
+
+
+@pytest.mark.parametrize("taken", [(0,), (0, 1, 2, 3, 4), (0, 2, 5), (1, 3, 5), (0, 2)])
+def test_a_channel_that_was_taken_at_no_regular_times_is_refused(
+    tmp_path: Path, taken: tuple[int, ...]
+) -> None:
+    rare = [entry for entry in times(6, channel="FITC") if entry[0]["time"] in taken]
+    error = refusal(write(tmp_path, [*times(6, channel="DAPI"), *rare]))
+    assert "no image of channel(s) ['FITC']" in error.reason
+
+
 def test_images_of_another_size_are_refused_with_their_number(tmp_path: Path) -> None:
     images = times()
     images[2] = (images[2][0], image(0, (9, 9)), images[2][2])

@@ -168,7 +168,9 @@ def test_frames_of_several_channels_are_put_in_order_and_completed_too():
     whole = Frame(np.stack([np.full(SHAPE, v, np.uint8) for v in (1, 2, 3)]), channels=NAMES)
     assert joins.add(whole).frame is whole
     unnamed = replace(whole, channels=("", "", ""))
-    named = joins.add(unnamed).frame
+    named, messages = joins.add(unnamed)
+    assert messages == ("the channels have no names; they are taken for 'DAPI', 'GFP', 'Cy5', in this order",)
+    assert joins.add(unnamed).messages == ()
     assert named is not None
     assert (named.channels, named.pixels is whole.pixels) == (NAMES, True)
     backwards = joins.add(replace(whole, channels=NAMES[::-1])).frame

@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import tifffile
 from cytoloop.acquire.commands import Command, SetExposure
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.messages import checksum, frame_of, header_of
 from cytoloop.acquire.reply import Decision, Reply, encode_array
+from cytoloop.acquire.sources import open_source
 from cytoloop.models.labels import Labels, Nuclei
 from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline
@@ -227,6 +229,30 @@ def test_restoring_gives_the_replies_and_the_state_of_the_run():
         assert timeless(again) == timeless(step.reply)
         assert live.joiner is not None and restored.joiner is not None
         assert live.joiner.held == restored.joiner.held
+
+
+def test_a_recording_of_the_same_images_gives_the_same_cells_whatever_the_order_of_its_channels(
+    tmp_path: Path,
+):
+    images = {
+        (time, name): image(2 * time + index, name, time, light=30 + time)
+        for time in range(4)
+        for index, name in enumerate(("DAPI", "GFP"))
+    } | {(time, "Cy5"): image(0, "Cy5", time) for time in range(4)}
+    live = Pipeline(stream())
+    expected = [live.step(each).reply for (_, name), each in images.items() if name != "Cy5"][1::2]
+    movie = np.stack([[images[time, name].pixels for name in ("GFP", "Cy5", "DAPI")] for time in range(4)])
+    names = {"Name": ["GFP", "Cy5", "DAPI"]}
+    tifffile.imwrite(tmp_path / "movie.ome.tif", movie, metadata={"axes": "TCYX", "Channel": names})
+    source, pipeline = open_source(tmp_path / "movie.ome.tif"), Pipeline(stream())
+    replies = [pipeline.step(frame).reply for frame in source.frames()]
+    source.close()
+    assert [len(reply.cells) for reply in replies] == [2] * 4
+    for reply, other in zip(replies, expected, strict=True):
+        assert reply.cells.track.tolist() == other.cells.track.tolist()
+        for name, values in other.cells.columns.items():
+            assert reply.cells.columns[name].tolist() == values.tolist()
+    assert "channel 'Cy5' is left alone" in replies[0].messages[0]
 
 
 # --- runs ---------------------------------------------------------------------------------------------------
