@@ -177,3 +177,6 @@ def _with_message(reply: Reply, message: str) -> Reply:
 def _write_mask(path: Path, labels: Labels) -> None:
     image = labels.image.astype("uint16" if labels.count < 65_536 else "uint32")
     tifffile.imwrite(path, image, compression="zlib")
+    if labels.nuclei is not None:
+        nuclei = labels.nuclei.image.astype(image.dtype)
+        tifffile.imwrite(path.with_name(f"{path.stem}_nuclei.tif"), nuclei, compression="zlib")

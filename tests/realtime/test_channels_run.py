@@ -349,4 +349,6 @@ def test_the_results_hold_one_row_for_each_cell_of_each_joined_frame(tmp_path: P
             assert float(row["mean_GFP"]) == float(row["cytoplasm_mean_GFP"]) == cell * (30 + time)
         else:
             assert row["mean_GFP"] == row["nuclear_mean_GFP"] == "nan"
+    mask, nuclei = (tifffile.imread(run.folder / "masks" / f"000002{end}.tif") for end in ("", "_nuclei"))
+    assert (mask.sum(), nuclei.sum()) == (25 + 2 * 25, 1 + 2)
     assert len(list((tmp_path / "out" / "ctc" / "01_RES").glob("mask*.tif"))) == 6
