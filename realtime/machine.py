@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TypedDict
+
+from ..acquire.machine import answer_of, cpu_name, usable_cores
+
+__all__ = ["Machine", "cpu_name", "describe_machine", "nvidia_cards", "usable_cores"]
 
 
 class Machine(TypedDict):
@@ -30,38 +30,7 @@ def describe_machine() -> Machine:
     }
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def cpu_name() -> str:
-    """Return the processor's name as its maker writes it, where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    if platform.system() == "Darwin":
-        return _answer_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    return platform.processor() or platform.machine()
-
-
 def nvidia_cards() -> list[str]:
     """Return one line per NVIDIA card: name, driver version, memory; empty if there is none or no driver."""
-    answer = _answer_of("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    answer = answer_of("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     return [line.strip() for line in answer.splitlines() if line.strip()]
-
-
-def _answer_of(program: str, *arguments: str) -> str:
-    """Return what a program prints, or ``""`` if it is not there, fails or takes longer than 10 s."""
-    found = shutil.which(program)
-    if found is None:
-        return ""
-    try:
-        done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

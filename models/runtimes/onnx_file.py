@@ -46,9 +46,9 @@ class OnnxFile:
     opset
         Version of the standard operators.
     input_name, input_shape, input_type
-        Of its one input: (n, channels, y, x), or (channels, y, x) as box detectors have it; of float numbers.
-    output_names
-        In their order.
+        Of its one input, of float numbers: (n, channels, y, x), or fewer axes.
+    output_names, output_shapes
+        In their order; a shape is None where the file does not tell it.
     precision
         ``"int8"`` if it quantises, ``"fp16"`` or ``"bf16"`` if weights are of that type, else ``"fp32"``.
     external
@@ -61,6 +61,7 @@ class OnnxFile:
     input_shape: Shape
     input_type: np.dtype[Any]
     output_names: tuple[str, ...]
+    output_shapes: tuple[Shape | None, ...]
     precision: Precision
     external: tuple[Path, ...]
 
@@ -72,7 +73,8 @@ class OnnxFile:
         ModelError
             If the net cannot take it; names the file, what it takes and what it was given.
         """
-        given = tensor[0] if len(self.input_shape) == 3 and tensor.ndim == 4 and len(tensor) == 1 else tensor
+        axes = len(self.input_shape)
+        given = tensor.reshape(tensor.shape[-axes:]) if math.prod(tensor.shape[:-axes]) == 1 else tensor
         fits = given.ndim == len(self.input_shape) and all(
             fixed is None or fixed == length
             for fixed, length in zip(self.input_shape, given.shape, strict=True)
@@ -174,6 +176,7 @@ class _Reader:
             input_shape=given.shape or (),
             input_type=_INPUT_TYPES[given.kind],
             output_names=outputs,
+            output_shapes=tuple(output.shape for output in self._outputs),
             precision=self._precision(),
             external=tuple(self._external),
         )
@@ -190,7 +193,7 @@ class _Reader:
         if given.kind not in _INPUT_TYPES:
             found = TYPE_NAMES.get(given.kind, f"of type {given.kind}")
             raise self._refused(f"input {given.name!r} is {found}; float32 is needed")
-        if given.shape is None or len(given.shape) not in (3, 4):
+        if given.shape is None or not 2 <= len(given.shape) <= 4:
             axes = "of no known shape" if given.shape is None else f"of {len(given.shape)} axes"
             raise self._refused(f"input {given.name!r} is {axes}; (n, channels, y, x) is needed")
         return given

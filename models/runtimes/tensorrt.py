@@ -35,7 +35,7 @@ class TensorrtRuntime:
     library
         ``"tensorrt"`` (10 or newer), ``"tensorrt_rtx"``, or ``"auto"`` for the first that is installed.
     shapes
-        Sizes of input that it takes; None takes 64 to 2048 px, tuned for 512.
+        Sizes of input that it takes; None takes 32 to 3072 px, tuned for 512.
     card
         Which card.
     report
@@ -102,10 +102,13 @@ class _Engine:
         self._compiled = _Compiled(tensorrt, self.engine, card, path) if tensorrt.is_rtx else None
 
     def context(self) -> Any:
-        """Return a new context: what one size of input is run with."""
-        context = self._compiled.context() if self._compiled else self.engine.create_execution_context()
+        """Return a new context: what one size of input is run with. It waits for its memory."""
+        if self._compiled is not None:
+            context = self._compiled.context()
+        else:
+            context = self.engine.create_execution_context(_memory_is_ours(self.trt))
         if context is None:
-            raise ModelError(f"the graphics card has no room for the net: {self.log.told()}")
+            raise ModelError(f"TensorRT cannot run its engine: {self.log.told()}")
         return context
 
     def keep(self) -> None:
@@ -132,6 +135,7 @@ class _Compiled:
         self._config.dynamic_shapes_kernel_specialization_strategy = (
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )
+        self._config.set_execution_context_allocation_strategy(_memory_is_ours(trt))
         self._cache = self._config.create_runtime_cache()
         try:
             kept = read_cached(self._path, self._made_from)
@@ -166,6 +170,9 @@ class _Way:
                 f"{file.path}: its engine takes sizes (smallest, usual, largest) {engine.shapes}, "
                 f"got {shape[-2]}x{shape[-1]}"
             )
+        # By itself TensorRT takes what the largest size would need.
+        needed = self._context.update_device_memory_size_for_shapes()
+        self._context.set_device_memory(card.memory(self, needed), needed)
         self._given = card.pinned(shape, self._type(file.input_name))
         self._given_there = self._there(file.input_name, self._given)
         self._outputs = [card.pinned(self._shape(name), self._type(name)) for name in file.output_names]
@@ -210,3 +217,7 @@ class _Way:
         address = self._card.memory(self, array.nbytes)
         self._context.set_tensor_address(name, address)
         return address
+
+
+def _memory_is_ours(trt: Any) -> Any:
+    return trt.ExecutionContextAllocationStrategy.USER_MANAGED

@@ -30,9 +30,9 @@ class ShapeRange:
     The net's own fixed lengths come first: where the file says 512, these do not matter.
     """
 
-    smallest: tuple[int, int] = (64, 64)
+    smallest: tuple[int, int] = (32, 32)
     usual: tuple[int, int] = (512, 512)
-    largest: tuple[int, int] = (2048, 2048)
+    largest: tuple[int, int] = (3072, 3072)
 
     def __str__(self) -> str:
         return " ".join(f"{y}x{x}" for y, x in (self.smallest, self.usual, self.largest))
