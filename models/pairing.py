@@ -179,10 +179,10 @@ def _common(nuclei: Image, cells: Image, of_nucleus: NDArray[np.int32]) -> Image
 
 
 @njit(cache=True, nogil=True)
-def _nearest_in_column(nuclei: Image, reach: int) -> tuple[Image, Image]:
+def _nearest_in_column(nuclei: Image, reach: int) -> tuple[NDArray[np.int16], Image]:
     """Return for each px the way to the nearest nucleus above or below (reach + 1: none), and its number."""
     height, width = nuclei.shape
-    way = np.full((height, width), reach + 1, np.int32)
+    way = np.full((height, width), reach + 1, np.int16)
     number = np.zeros((height, width), np.int32)
     for y in range(height):
         for x in range(width):
@@ -201,7 +201,7 @@ def _nearest_in_column(nuclei: Image, reach: int) -> tuple[Image, Image]:
 
 
 @njit(cache=True, nogil=True)
-def _nearest_in_row(nuclei: Image, way: Image, number: Image, most: float, reach: int) -> Image:
+def _nearest_in_row(nuclei: Image, way: NDArray[np.int16], number: Image, most: float, reach: int) -> Image:
     """Return the nearest nucleus of each px whose squared distance is at most ``most``, 0 where there is none."""
     height, width = nuclei.shape
     nearest = np.zeros((height, width), np.int32)

@@ -24,6 +24,7 @@ Place: TypeAlias = tuple[tuple[str, int | str], ...]
 MOST_SETS = 4096
 MOST_BYTES = 2 << 30
 """Sets that may be open at once, and bytes of their images; beyond, the oldest is left out."""
+_NOT_A_PLACE = ("time", "channel", "extra")  # extra images, one of each channel, are a set too
 _FARTHEST_UM = 1.0
 _FARTHEST_PX = 1.0
 
@@ -197,8 +198,8 @@ class Joiner:
 
 
 def _place(frame: Frame) -> Place:
-    """Return the field of view: all axes but time and channel."""
-    return tuple(sorted((axis, at) for axis, at in frame.axes.items() if axis not in ("time", "channel")))
+    """Return the field of view: all axes that do not tell one image of it from another."""
+    return tuple(sorted((axis, at) for axis, at in frame.axes.items() if axis not in _NOT_A_PLACE))
 
 
 def _words(frame: Frame) -> str:

@@ -116,6 +116,15 @@ def test_without_a_time_axis_a_channel_that_comes_again_begins_the_next_set():
     assert came[3].messages == ("frame 2: left out, channel 'GFP' did not come (1 so far)",)
 
 
+def test_extra_images_of_a_time_point_are_a_set_of_their_own():
+    joins = joiner(("DAPI", "GFP"))
+    extras = [image(2 + n, name, axes={"extra": 1 + n}) for n, name in enumerate(("DAPI", "GFP", "DAPI"))]
+    came = added(joins, [image(0, "DAPI"), image(1, "GFP"), *extras, image(5, "DAPI", 1), image(6, "GFP", 1)])
+    assert [values(joined.frame) for joined in came if joined.frame is not None] == [[0, 1], [2, 3], [5, 6]]
+    assert came[5].messages == ("time 0, extra 3: left out, channel 'GFP' did not come (1 so far)",)
+    assert joins.held == frozenset()
+
+
 def test_an_image_of_another_channel_is_left_alone_and_said_once_with_the_nearest_name():
     joins = joiner(("DAPI", "GFP"))
     came = added(joins, [image(0, "DAPI"), image(1, "GPF"), image(2, "GPF"), image(3, "GFP")])

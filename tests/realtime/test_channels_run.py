@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import tifffile
 from cytoloop.acquire.commands import Command, SetExposure
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.link.client import Client
 from cytoloop.acquire.link.messages import checksum, frame_of, header_of
 from cytoloop.acquire.reply import Decision, Reply, encode_array
 from cytoloop.acquire.sources import open_source
@@ -23,9 +25,12 @@ from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.results import write_results
 from cytoloop.realtime.rules.rule import Moment, Verdict
+from cytoloop.realtime.service.attempts import Attempts
+from cytoloop.realtime.service.engine import EngineStatus
 from cytoloop.realtime.service.held import HeldImages
 from cytoloop.realtime.service.journal import Journal, read_journal
 from cytoloop.realtime.service.run import Run
+from cytoloop.realtime.service.thread import EngineThread
 
 SHAPE = (40, 60)
 
@@ -328,6 +333,42 @@ def test_waiting_pixels_that_are_lost_cost_their_time_point_and_are_said(tmp_pat
     assert [len(reply.cells) for reply in replies] == [0, 0, 2]
     assert replies[0].messages == ("time 0: left out, images that waited are not in the log (1 so far)",)
     assert replies[1].messages == ("time 0: left out, channel 'DAPI' did not come (2 so far)",)
+
+
+def test_an_image_that_killed_every_engine_is_left_out_alike_by_this_engine_and_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    frames = [image(n, ("DAPI", "GFP")[n % 2], n // 2, light=9) for n in range(4)]
+    begin = Attempts.begin
+    monkeypatch.setattr(Attempts, "begin", lambda self, number: 4 if number == 1 else begin(self, number))
+    run = Run(stream(), tmp_path, "r", lambda: None)
+    replies = run_through(run, frames[:3])
+    run.close()
+    assert "frame 1 is left out: the engine died of it 3 times" in replies[1].messages
+    assert replies[2].messages == ()
+    run = Run(stream(), tmp_path, "r", lambda: None)
+    (last,) = run_through(run, frames[3:])
+    run.close()
+    assert (len(last.cells), last.messages) == (2, ())
+
+
+def test_images_that_wait_at_the_end_of_a_run_are_said(tmp_path: Path):
+    said: list[str] = []
+
+    class Listening(EngineThread):
+        def _keep(self, status: EngineStatus) -> None:
+            said.extend(status.messages)
+
+    with Listening(stream(address="inproc://waits"), tmp_path) as engine:
+        with Client(engine.address) as client:
+            for frame in (image(0, "DAPI", 0), image(1, "GFP", 0, light=9), image(2, "DAPI", 1)):
+                client.send(frame)
+            assert client.drain(10)
+            assert [len(reply.cells) for reply in client.replies()] == [0, 2, 0]
+        deadline = monotonic() + 10
+        while not said and monotonic() < deadline:
+            sleep(0.01)
+    assert said == ["time 1: left out, channel 'GFP' did not come (1 so far)"]
 
 
 def test_the_results_hold_one_row_for_each_cell_of_each_joined_frame(tmp_path: Path):
