@@ -26,7 +26,7 @@ class PairedSegmenter:
     Parameters
     ----------
     nuclei
-        Segmenter of the nuclei: ``use`` and its options, as in an experiment file.
+        Segmenter of the nuclei: its name, or ``use`` and its options, as in an experiment file.
     cells
         Segmenter of the cells, likewise; or ``ring_px`` or ``ring_um``, the width of a ring around each
         nucleus, 1 to 200 px. ``ring_um`` needs frames that say their pixel size.
@@ -43,13 +43,15 @@ class PairedSegmenter:
         If ``share`` is out of its range.
     """
 
-    def __init__(self, *, nuclei: dict[str, Any], cells: dict[str, Any], share: float = 0.5) -> None:
+    def __init__(
+        self, *, nuclei: str | dict[str, Any], cells: str | dict[str, Any], share: float = 0.5
+    ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share must be above 0, up to 1, got {share}")
         self._share = share
-        self._nuclei = _build_part("nuclei", nuclei)
-        self._ring = _read_ring(cells)
-        self._cells = None if self._ring else _build_part("cells", cells)
+        self._nuclei = _build_part("nuclei", _table(nuclei))
+        self._ring = _read_ring(_table(cells))
+        self._cells = None if self._ring else _build_part("cells", _table(cells))
         parts = [self._nuclei] if self._cells is None else [self._cells, self._nuclei]
         self.channel: int | str = parts[0].channel
         self.channels: tuple[int | str, ...] = tuple(
@@ -72,6 +74,10 @@ class PairedSegmenter:
             max(known, default=None),
             paired(nuclei, cells, pair(nuclei, cells, self._share)),
         )
+
+
+def _table(part: str | dict[str, Any]) -> dict[str, Any]:
+    return {"use": part} if isinstance(part, str) else part
 
 
 def _build_part(name: str, table: Mapping[str, Any]) -> Segmenter:

@@ -33,4 +33,5 @@ class Segmenter(Protocol):
 
 def needed_channels(segmenter: Segmenter) -> tuple[int | str, ...]:
     """Return all channels that a segmenter looks at, each by index or by name."""
-    return tuple(getattr(segmenter, "channels", (segmenter.channel,)))
+    channels = getattr(segmenter, "channels", ())
+    return channels if channels and isinstance(channels, tuple) else (segmenter.channel,)

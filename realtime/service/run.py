@@ -78,10 +78,8 @@ class Run:
             reply = _tried(reply, "its pixels", lambda: held.write(frame))
         entry = Entry.of(header, detections, reply, segmented)
         reply = _tried(reply, "it", lambda: self._journal.append(entry))
-        if held is not None:
-            held.keep(
-                self._waiting
-            )  # only now: until it was written down, the frame may have to be made again
+        if held is not None:  # only now: until it was written down, the frame may have to be made again
+            held.keep(self._waiting)
         self._keep(reply)
         return reply
 

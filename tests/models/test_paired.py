@@ -79,7 +79,7 @@ def test_a_ring_takes_the_place_of_a_cell_where_nothing_stains_it(width):
 
 
 def test_it_says_which_channels_it_needs_and_which_is_the_main_one():
-    both, ringed = PairedSegmenter(**BOTH), PairedSegmenter(nuclei=CLASSICAL, cells={"ring_px": 3})
+    both, ringed = PairedSegmenter(**BOTH), PairedSegmenter(nuclei="classical", cells={"ring_px": 3})
     assert (both.channel, needed_channels(both)) == ("GFP", ("GFP", "DAPI"))
     assert (ringed.channel, needed_channels(ringed)) == (0, (0,))
 

@@ -71,8 +71,8 @@ BROKEN = {
         "segmenter.nuclei.diameter_px", "3 to 2000", "",
     ),
     "part of a pair": (
-        'segmenter = { use = "paired", nuclei = "classical", cells = { ring_px = 3 } } #<\n',
-        "segmenter.nuclei", "Expected `object`", "",
+        'segmenter = { use = "paired", nuclei = 3, cells = { ring_px = 3 } } #<\n',
+        "segmenter.nuclei", "Expected `str | object`", "",
     ),
 }  # fmt: skip
 
