@@ -22,6 +22,8 @@ from .images import TrainingImage
 from .net import Architecture
 from .targets import CAP_PX
 
+Floats = NDArray[np.float32]
+
 NEAR_CELLS = 0.85
 """Share of the crops that are taken around a cell; the others may show none."""
 FAR_SCALES = 0.2
@@ -39,12 +41,15 @@ class Batch:
     inside, core, breadth
         (n, y / grid, x / grid) float32: share of the px that is in a cell; 0 at outlines to 1 in the middle;
         log2 of the breadth of the cell over the reference of the net, meaningful where ``inside``.
+    known
+        (n, y / grid, x / grid) float32: share of the px of which the mask says what they are.
     """
 
     planes: Tensor
     inside: Tensor
     core: Tensor
     breadth: Tensor
+    known: Tensor
 
 
 class Crops:
@@ -88,13 +93,13 @@ class Crops:
         size, n = self._size, self._count
         planes = np.empty((n, size, size), np.float32)
         depth, deepest = np.empty_like(planes), np.empty_like(planes)
-        inside = np.empty_like(planes)
+        inside, known = np.empty_like(planes), np.empty_like(planes)
         kinds = list(self._kinds)
         for row in range(n):
             group = self._kinds[kinds[self._random.choice(len(kinds), p=self._weights)]]
             image = group[self._random.integers(len(group))]
-            self._view(image, planes[row], inside[row], depth[row], deepest[row])
-        return self._targets(self._degrade(torch.from_numpy(planes)), inside, depth, deepest)
+            self._view(image, planes[row], inside[row], known[row], depth[row], deepest[row])
+        return self._targets(self._degrade(torch.from_numpy(planes)), inside, known, depth, deepest)
 
     def state(self) -> dict[str, Any]:
         """Return what :meth:`restore` needs to go on with the very next batch."""
@@ -106,7 +111,13 @@ class Crops:
         self._noise.set_state(state["noise"])
 
     def _view(
-        self, image: TrainingImage, plane: NDArray, inside: NDArray, depth: NDArray, deepest: NDArray
+        self,
+        image: TrainingImage,
+        plane: Floats,
+        inside: Floats,
+        known: Floats,
+        depth: Floats,
+        deepest: Floats,
     ) -> None:
         """Fill one crop from a random place of an image."""
         random, size = self._random, self._size
@@ -132,8 +143,8 @@ class Crops:
             gains[1:] = np.exp(random.uniform(-1.8, 0.2, len(gains) - 1)) ** random.uniform(0, 1)
         back = float(np.median(image.plane[::8, ::8]))
         _warp(
-            image.plane, image.mask, image.depth, image.deepest, matrix, np.array([y, x]), gains,
-            np.float32(back), np.float32(scale), plane, inside, depth, deepest,
+            image.plane, image.mask, image.known, image.depth, image.deepest, matrix, np.array([y, x]), gains,
+            np.float32(back), np.float32(scale), plane, inside, known, depth, deepest,
         )  # fmt: skip
 
     def _degrade(self, planes: Tensor) -> Tensor:
@@ -164,7 +175,9 @@ class Crops:
         planes = planes + level * noise * (0.4 + planes.clamp(0, 1)).sqrt()
         return planes.clamp(-1, 4)[:, None].contiguous()
 
-    def _targets(self, planes: Tensor, inside: NDArray, depth: NDArray, deepest: NDArray) -> Batch:
+    def _targets(
+        self, planes: Tensor, inside: Floats, known: Floats, depth: Floats, deepest: Floats
+    ) -> Batch:
         grid = self._architecture.grid
         cap = CAP_PX * grid
         reach = np.minimum(np.maximum(deepest, 1e-3), cap)
@@ -172,14 +185,14 @@ class Crops:
         breadth = np.log2(np.maximum(2 * deepest, 1e-3) / self._architecture.diameter_px)
         share = torch.from_numpy(inside)
         certain = torch.from_numpy(inside * (deepest > 0))
-        known = functional.avg_pool2d(share[:, None], grid)[:, 0]
         sure = functional.avg_pool2d(certain[:, None], grid)[:, 0]
         broad = functional.avg_pool2d((torch.from_numpy(breadth) * certain)[:, None], grid)[:, 0]
         return Batch(
             planes,
-            known,
+            functional.avg_pool2d(share[:, None], grid)[:, 0],
             functional.avg_pool2d((core * share)[:, None], grid)[:, 0],
             broad / sure.clamp(min=1e-3),
+            functional.avg_pool2d(torch.from_numpy(known)[:, None], grid)[:, 0],
         )
 
 
@@ -195,7 +208,23 @@ def _blurred(planes: Tensor, sigma: Tensor) -> Tensor:
 
 
 @njit(cache=True, nogil=True)
-def _warp(source, mask, depths, deepest_of, matrix, centre, gains, back, scale, plane, inside, depth, deepest):  # noqa: ANN001, ANN202, PLR0913
+def _warp(
+    source: Floats,
+    mask: NDArray[np.uint16],
+    certain: NDArray[np.bool_],
+    depths: Floats,
+    deepest_of: Floats,
+    matrix: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    gains: Floats,
+    back: np.float32,
+    scale: np.float32,
+    plane: Floats,
+    inside: Floats,
+    known: Floats,
+    depth: Floats,
+    deepest: Floats,
+) -> None:
     """Fill the crop: intensities and depths interpolated linearly, mirrored at the image's edge."""
     height, width = source.shape
     size = plane.shape[0]
@@ -222,11 +251,12 @@ def _warp(source, mask, depths, deepest_of, matrix, centre, gains, back, scale, 
             plane[i, j] = light
             depth[i, j] = reach * scale
             inside[i, j] = share
+            known[i, j] = certain[p, q]
             deepest[i, j] = deepest_of[mask[p, q]] * scale
 
 
 @njit(cache=True, nogil=True)
-def _mirrored(at, size):  # noqa: ANN001, ANN202
+def _mirrored(at: int, size: int) -> int:
     period = 2 * size
     at = at % period
     return at if at < size else period - 1 - at

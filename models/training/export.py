@@ -7,7 +7,7 @@ for every runtime in use and new enough for all operators here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ class _Graph:
         unfold = net.unfold.upscale_factor
         return self._node("DepthToSpace", [x], blocksize=unfold, mode="CRD") if unfold > 1 else x
 
-    def _node(self, operator: str, inputs: list[str], **attributes: object) -> str:
+    def _node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         from onnx import helper
 
         name = f"{operator.lower()}_{len(self.nodes)}"

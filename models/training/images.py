@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from .targets import depths
 
@@ -29,6 +30,8 @@ class TrainingImage:
         (y, x) uint16, 0 is background.
     depth, deepest
         As in :class:`~cytoloop.models.training.targets.Depths`.
+    known
+        (y, x) bool: whether the mask says what is there; elsewhere there may be cells that are not in it.
     middles
         (cells, 2) float32, centroids y, x.
     breadth_px
@@ -41,11 +44,14 @@ class TrainingImage:
     mask: NDArray[np.uint16]
     depth: NDArray[np.float32]
     deepest: NDArray[np.float32]
+    known: NDArray[np.bool_]
     middles: NDArray[np.float32]
     breadth_px: float
 
 
-def training_image(name: str, kind: str, plane: NDArray[np.float32], mask: NDArray[np.integer]) -> TrainingImage:
+def training_image(
+    name: str, kind: str, plane: NDArray[np.float32], mask: NDArray[np.integer], *, partial: bool = False
+) -> TrainingImage:
     """Prepare one pair.
 
     Parameters
@@ -56,6 +62,8 @@ def training_image(name: str, kind: str, plane: NDArray[np.float32], mask: NDArr
         (y, x) float32, normalised.
     mask
         (y, x) integers; any numbers, 0 is background.
+    partial
+        Not every cell is in the mask: what is far from all that are is not known.
     """
     _, compact = np.unique(mask, return_inverse=True)
     compact = compact.reshape(mask.shape) + (0 if (mask == 0).any() else 1)
@@ -74,8 +82,16 @@ def training_image(name: str, kind: str, plane: NDArray[np.float32], mask: NDArr
         np.ascontiguousarray(compact, np.uint16),
         measured.depth,
         measured.deepest,
+        near_cells(compact, measured.breadth_px) if partial else np.ones(compact.shape, np.bool_),
         _middles(compact),
         measured.breadth_px,
+    )
+
+
+def near_cells(mask: NDArray[np.integer], reach_px: float) -> NDArray[np.bool_]:
+    """Return (y, x) where a cell is at most so far away; everywhere if there is no cell."""
+    return (
+        ndimage.distance_transform_edt(mask == 0) <= reach_px if mask.any() else np.ones(mask.shape, np.bool_)
     )
 
 
@@ -83,4 +99,6 @@ def _middles(mask: NDArray[np.integer]) -> NDArray[np.float32]:
     y, x = np.nonzero(mask)
     owner = mask[y, x]
     area = np.maximum(np.bincount(owner), 1)
-    return np.stack([np.bincount(owner, y) / area, np.bincount(owner, x) / area], axis=1)[1:].astype(np.float32)
+    return np.stack([np.bincount(owner, y) / area, np.bincount(owner, x) / area], axis=1)[1:].astype(
+        np.float32
+    )

@@ -60,10 +60,12 @@ class History:
 def losses(answer: Tensor, batch: Batch) -> Tensor:
     """Return the loss: cross entropies of foreground and core, and the error of the breadth inside cells.
 
-    The core counts double inside cells, where it alone tells touching cells apart.
+    The core counts double inside cells, where it alone tells touching cells apart. What is not known counts
+    nowhere.
     """
-    foreground = functional.binary_cross_entropy_with_logits(answer[:, 0], batch.inside)
-    weight = 0.5 + 1.5 * batch.inside
+    share = batch.known / batch.known.mean().clamp(min=1e-3)
+    foreground = functional.binary_cross_entropy_with_logits(answer[:, 0], batch.inside, share)
+    weight = share * (0.5 + 1.5 * batch.inside)
     core = functional.binary_cross_entropy_with_logits(answer[:, 1], batch.core, weight)
     error = functional.smooth_l1_loss(answer[:, 2], batch.breadth, reduction="none", beta=0.2)
     breadth = (error * batch.inside).sum() / batch.inside.sum().clamp(min=1)
@@ -105,7 +107,7 @@ def fit(
         If there is no usable checkpoint to resume from, or the loss is no longer finite.
     """
     torch.set_num_threads(schedule.threads)
-    net.to(memory_format=torch.channels_last)
+    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     averaged = CellNet(net.architecture, net.channels)
     averaged.load_state_dict(net.state_dict())
     best = {k: v.clone() for k, v in net.state_dict().items()}
@@ -125,7 +127,9 @@ def fit(
     for step in range(first + 1, schedule.steps + 1):
         loss = _learn(net, crops.batch(), optimiser)
         if not np.isfinite(loss):
-            raise ModelError(f"training: the loss is {loss} at step {step}; a lower rate than {schedule.rate} may help")
+            raise ModelError(
+                f"training: the loss is {loss} at step {step}; a lower rate than {schedule.rate} may help"
+            )
         rates.step()
         _average(averaged, net, min(AVERAGE, (1 + step) / (10 + step)))
         recent.append(loss)

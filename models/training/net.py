@@ -8,8 +8,8 @@ et al., MICCAI 2015, for the U-Net; sums in place of concatenations as in LinkNe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 OUTPUTS = 3
@@ -73,13 +73,9 @@ class CellNet(nn.Module):
         self.fold = nn.PixelUnshuffle(fold)
         self.stem = Convolution(channels * fold * fold, widths[0])
         self.down = nn.ModuleList(Convolution(w, w) for w in widths)
-        self.wider = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.wider = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.bottom = Convolution(widths[-1], widths[-1])
-        self.narrower = nn.ModuleList(
-            nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.narrower = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(Convolution(w, w) for w in widths[:-1])
         unfold = fold // architecture.grid
         self.last = Convolution(widths[0], widths[0])
