@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..runtimes.runtime import Precision
+from .framing import Framing
 from .normalise import Normalisation
 from .processing import Step
 
@@ -72,14 +73,10 @@ class ModelPackage:
         Steps between the mapped grey levels and the net.
     postprocess
         Steps between the net and the decoder, for each output.
-    layout
-        Order of the axes of the net's input: a permutation of ``"bcyx"``, or ``"cyx"``.
-    output_layouts
-        Order of the axes of each output that is a map; ``""`` for others, which are taken as they come.
-    border
-        Input px around the frame that the net needs or that spoil its answer; they are mirrored in.
-    remainder
-        Input px that a side has beyond multiples of ``step``.
+    input_name
+        Of the input, as the steps call it.
+    framing
+        How a frame is laid before the net, and its outputs over the frame.
     """
 
     name: str
@@ -100,7 +97,5 @@ class ModelPackage:
     terms: str = ""
     preprocess: tuple[Step, ...] = ()
     postprocess: tuple[tuple[Step, ...], ...] = ()
-    layout: str = "bcyx"
-    output_layouts: tuple[str, ...] = ()
-    border: int = 0
-    remainder: int = 0
+    input_name: str = "input"
+    framing: Framing = field(default_factory=Framing)
