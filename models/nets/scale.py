@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Map = NDArray[np.float32]
 
 STEPS_PER_OCTAVE = 2
-"""Frames are scaled by powers of 2^(1/2), so that 1 (no resampling) is met by cells of about the right size."""
+"""Frames are scaled by powers of 2^(1/2), so that small errors of the breadth change nothing."""
 FINEST = 2.0
 LARGEST_PX = 2048 * 2048
 """No more px than this are looked at to find the scale: a part of the frame is enough."""
@@ -54,8 +54,16 @@ def estimate(ask: Callable[[float], Map], shape: tuple[int, int], diameter_px: f
 
 
 def scale_for(breadth_px: float, diameter_px: float) -> float:
-    """Return the factor that brings cells nearest to a net's reference, a whole power of 2^(1/2), at most 2."""
-    steps = round(STEPS_PER_OCTAVE * math.log2(diameter_px / breadth_px))
+    """Return the factor by which frames are scaled for a net: 1 if it can, else a power of 2^(1/2), at most 2.
+
+    Cells from 0.6 to 1.8 times the reference are taken as they are: nothing is lost by resampling. Smaller ones
+    are enlarged to about the reference; larger ones are reduced to 1.4 times it, since outlines get coarser with
+    each reduction.
+    """
+    if 0.6 * diameter_px <= breadth_px <= 1.8 * diameter_px:
+        return 1.0
+    wanted = diameter_px if breadth_px < diameter_px else 1.4 * diameter_px
+    steps = round(STEPS_PER_OCTAVE * math.log2(wanted / breadth_px))
     return min(2.0 ** (steps / STEPS_PER_OCTAVE), FINEST)
 
 

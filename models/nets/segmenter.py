@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from ...acquire.frame import Frame, Pixels
 from ...acquire.plugins import build, find_class
 from ..decoders.decoder import Decoder, Grid, Tensor
 from ..labels import Labels
-from ..packages.normalise import Contrast
+from ..packages.adapt import adapt, prepare
+from ..packages.normalise import Bounds, Contrast
 from ..packages.package import load_package
-from ..resize import resize
+from ..resize import HIGHEST, LOWEST, resize
 from ..runtimes.choose import build_runtime
 from . import novelty, scale, tiles
 
@@ -35,17 +36,24 @@ class NetSegmenter:
     model
         Name of a shipped net, or the path of a model package or of a plain ONNX file.
     channel
-        Index of the channel to look at; nets with two inputs take ``second_channel`` as well.
+        Index or name of the channel to look at.
     second_channel
-        Index of the channel for the net's second input (nuclei beside cells).
+        Index or name of the channel for the second input of nets that have two (nuclei beside cells).
     diameter_px
         Breadth of the cells in px (of rods, the narrow one); None estimates it.
     runtime, precision
-        What computes the net: a registered runtime, or ``"auto"`` for the fastest that agrees with the reference.
+        What computes the net: registered names, or ``"auto"`` for the fastest that agrees with the reference.
     threads
         Of the CPU.
     decoder, decoder_options
         What makes cells of the net's outputs; by default what the package says.
+
+    Attributes
+    ----------
+    choice
+        What computes the net, and why.
+    channels
+        All channels that the net looks at.
 
     Raises
     ------
@@ -59,11 +67,11 @@ class NetSegmenter:
         self,
         *,
         model: str = "q32",
-        channel: int = 0,
-        second_channel: int | None = None,
+        channel: int | str = 0,
+        second_channel: int | str | None = None,
         diameter_px: float | None = None,
         runtime: str = "onnxruntime",
-        precision: Literal["auto", "fp32", "fp16", "int8"] = "auto",
+        precision: str = "fp32",
         threads: int = 2,
         decoder: str | None = None,
         decoder_options: dict[str, Any] | None = None,
@@ -72,28 +80,27 @@ class NetSegmenter:
             raise ValueError(f"diameter_px must be 2 to 4000, got {diameter_px}")
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, got {threads}")
-        self._package = load_package(model)
+        package = load_package(model, decoder=decoder, decoder_options=decoder_options)
         self.channel = channel
-        self._channels = [channel] if second_channel is None else [channel, second_channel]
-        if len(self._channels) != self._package.channels:
+        self.channels = (channel,) if second_channel is None else (channel, second_channel)
+        if len(self.channels) != package.channels:
             raise ValueError(
-                f"second_channel: the model {self._package.name!r} looks at {self._package.channels} channel(s),"
-                f" {len(self._channels)} named"
+                f"second_channel: {package.name!r} looks at {package.channels} channel(s), {len(self.channels)} given"
             )
-        if min(self._channels) < 0:
-            raise ValueError(f"channel must be 0 or more, got {min(self._channels)}")
-        self._runtime, self.choice = build_runtime(
-            self._package, runtime=runtime, precision=precision, threads=threads
-        )
-        kind = find_class("decoders", decoder or self._package.decoder)
-        options = self._package.decoder_options if decoder is None else {}
-        self._decoder: Decoder = build(kind, {**options, **(decoder_options or {})})
+        if any(isinstance(each, int) and each < 0 for each in self.channels):
+            raise ValueError(f"channel must be a name, or 0 or more, got {self.channels}")
+        computed, self.choice = build_runtime(package, runtime=runtime, precision=precision, threads=threads)
+        self._package, self._runtime = package, adapt(computed, package)
+        # What adapts a net takes any sides that its grid divides.
+        self._step = package.step if self._runtime is computed else package.grid
+        kind = find_class("decoders", package.decoder)
+        self._decoder: Decoder = build(kind, package.decoder_options)
         self._fixed = diameter_px
         self.reset()
 
     def reset(self) -> None:
         """Forget contrast and breadth: the next frame is the first of another stream."""
-        self._contrasts = [Contrast(self._package.normalise) for _ in self._channels]
+        self._contrasts = [Contrast(self._package.normalise) for _ in self.channels]
         self._breadths: list[float] = []
         self._frames = 0
 
@@ -107,7 +114,7 @@ class NetSegmenter:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with what :meth:`state` returned."""
-        self._breadths = [float(b) for b in state["breadths"]]
+        self._breadths = [float(breadth) for breadth in state["breadths"]]
         self._frames = int(state["frames"])
         for contrast, values in zip(self._contrasts, state["contrasts"], strict=True):
             contrast.restore(values)
@@ -119,7 +126,7 @@ class NetSegmenter:
 
     def segment(self, frame: Frame) -> Labels:
         """Return the cells, their confidences and the novelty of the frame."""
-        planes = [frame.channel(index) for index in self._channels]
+        planes = [frame.channel(channel) for channel in self.channels]
         bounds = [contrast.update(plane) for contrast, plane in zip(self._contrasts, planes, strict=True)]
         self._look_for_scale(planes, bounds, frame.shape)
         outputs, grid = self._run(planes, bounds, self._scale())
@@ -130,9 +137,7 @@ class NetSegmenter:
         breadth, reference = self.breadth_px, self._package.diameter_px
         return 1.0 if breadth is None or reference is None else scale.scale_for(breadth, reference)
 
-    def _look_for_scale(
-        self, planes: list[Pixels], bounds: list[tuple[float, float]], shape: tuple[int, int]
-    ) -> None:
+    def _look_for_scale(self, planes: list[Pixels], bounds: list[Bounds], shape: tuple[int, int]) -> None:
         """Ask the net for the breadth on the first frames with cells; on empty ones ever more rarely."""
         reference = self._package.diameter_px
         if reference is None or self._fixed is not None or len(self._breadths) >= FRAMES_OF_SCALE:
@@ -145,14 +150,19 @@ class NetSegmenter:
             self._breadths.append(found)
 
     def _run(
-        self, planes: list[Pixels], bounds: list[tuple[float, float]], factor: float
+        self, planes: list[Pixels], bounds: list[Bounds], factor: float
     ) -> tuple[tuple[Tensor, ...], Grid]:
         """Return what the net says of the frame scaled by a factor, and where that lies on the frame."""
         height, width = planes[0].shape
         size = max(1, round(height * factor)), max(1, round(width * factor))
-        tensor: NDArray[np.float32] = np.stack(
-            [resize(plane, size, *low_high) for plane, low_high in zip(planes, bounds, strict=True)]
-        )
+        normalised = [self._normalised(p, size, b) for p, b in zip(planes, bounds, strict=True)]
+        tensor = prepare(self._package, np.stack(normalised))
         step = self._package.grid
-        outputs = tiles.run(self._runtime, tensor, self._package.step, step)
+        outputs = tiles.run(self._runtime, tensor, self._step, step)
         return outputs, Grid((height, width), (height / size[0] * step, width / size[1] * step))
+
+    def _normalised(self, plane: Pixels, size: tuple[int, int], bounds: Bounds) -> NDArray[np.float32]:
+        rule = self._package.normalise
+        if rule.clip == (LOWEST, HIGHEST):
+            return resize(plane, size, *bounds)
+        return rule.apply(plane if plane.shape == size else resize(plane, size), bounds)

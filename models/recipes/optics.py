@@ -1,0 +1,162 @@
+"""What lies between a cell and its image: blur, light, dirt, noise and the camera, each varied from image to image."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, zoom
+
+Array = NDArray[np.floating[Any]]
+Random = np.random.Generator
+Shape = tuple[int, int]
+
+
+def log_uniform(rng: Random, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(math.log(low), math.log(high))))
+
+
+def blurred(image: Array, sigma_px: float) -> Array:
+    """Return a Gaussian blur; wide ones are computed on a coarser grid, exact enough for halos and haze."""
+    step = max(1, int(sigma_px / 2.5))
+    if step == 1:
+        return gaussian_filter(image, sigma_px, mode="nearest", truncate=3.0)
+    height, width = image.shape
+    padded = np.pad(image, ((0, -height % step), (0, -width % step)), mode="edge")
+    coarse = padded.reshape(padded.shape[0] // step, step, -1, step).mean(axis=(1, 3))
+    # averaging over a block and interpolating linearly widen by step^2 / 12 and step^2 / 6
+    rest = math.sqrt(max(sigma_px**2 - step**2 / 4, 0.01)) / step
+    coarse = gaussian_filter(coarse, rest, mode="nearest", truncate=3.0)
+    return enlarged(coarse, step)[:height, :width]
+
+
+def enlarged(coarse: Array, step: int) -> Array:
+    """Interpolate linearly from blocks of ``step`` px to px."""
+    return _stretched(_stretched(coarse, step).T, step).T
+
+
+def _stretched(image: Array, step: int) -> Array:
+    length = len(image) * step
+    at = np.clip((np.arange(length) + 0.5) / step - 0.5, 0, len(image) - 1)
+    below = np.minimum(at.astype(np.intp), max(len(image) - 2, 0))
+    weight = (at - below).astype(np.float32)[:, None]
+    return image[below] * (1 - weight) + image[np.minimum(below + 1, len(image) - 1)] * weight
+
+
+def mottle(rng: Random, shape: Shape, sigma_px: float) -> Array:
+    """Return (y, x) float32, a random field of standard deviation about 1 with details of ``sigma_px``."""
+    step = max(1, int(sigma_px / 1.5))
+    size = [n // step + 2 for n in shape]
+    coarse = rng.standard_normal(size, np.float32)
+    rest = sigma_px / step
+    coarse = gaussian_filter(coarse, rest, mode="wrap", truncate=3.0) * np.float32(2 * math.sqrt(math.pi) * rest)
+    return coarse if step == 1 and False else enlarged(coarse, step)[: shape[0], : shape[1]]
+
+
+def illumination(rng: Random, shape: Shape, strength: float) -> Array:
+    """Return (y, x) float32 about 1: a slope, a bright spot somewhere, and perhaps bands."""
+    y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
+    turn = rng.uniform(0, 2 * np.pi)
+    field = rng.normal(0, 0.5) * (np.cos(turn) * x + np.sin(turn) * y)
+    cy, cx = rng.normal(0, 0.6, 2)
+    field = field - rng.uniform(0, 0.6) * ((x - cx) ** 2 + (y - cy) ** 2)
+    if rng.random() < 0.3:
+        field = field + 0.5 * mottle(rng, shape, shape[0] / rng.uniform(3, 8))
+    if rng.random() < 0.15:
+        lines = gaussian_filter1d(rng.normal(size=shape[0]), rng.uniform(5, 60), mode="nearest")
+        field = field + (0.4 * lines / (np.std(lines) + 1e-6))[:, None]
+    return np.exp(strength * (field - field.mean())).astype(np.float32)
+
+
+def spots(rng: Random, shape: Shape, count: int, radius: tuple[float, float], sharp: float) -> Array:
+    """Return (y, x) float32: round specks of height up to 1, dark ones negative, softer the smaller ``sharp``."""
+    image = np.zeros(shape, np.float32)
+    for _ in range(count):
+        r = log_uniform(rng, *radius)
+        cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        reach = int(3 * r) + 2
+        y0, y1 = max(0, int(cy) - reach), min(shape[0], int(cy) + reach)
+        x0, x1 = max(0, int(cx) - reach), min(shape[1], int(cx) + reach)
+        y, x = np.ogrid[y0:y1, x0:x1]
+        turn, long = rng.uniform(0, np.pi), log_uniform(rng, 0.5, 2)
+        u, v = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn), (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
+        square = (u * u / long + v * v * long) / (r * r)
+        image[y0:y1, x0:x1] += rng.choice((-1.0, 1.0)) * rng.uniform(0.2, 1) * np.exp(-(square**sharp))
+    return image
+
+
+def rings(rng: Random, shape: Shape, count: int) -> Array:
+    """Return (y, x) float32 up to about 1: the diffraction rings of dust far from the focus."""
+    image = np.zeros(shape, np.float32)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for _ in range(count):
+        cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        size, waves = log_uniform(rng, 8, 60), rng.uniform(1, 4)
+        far = np.hypot(y - cy, x - cx) / size
+        image += (rng.uniform(0.3, 1) * np.cos(2 * np.pi * waves * far * far) * np.exp(-((far / 1.1) ** 4))).astype(np.float32)
+    return image
+
+
+def scratches(rng: Random, shape: Shape, count: int) -> Array:
+    """Return (y, x) float32 up to 1: straight soft lines."""
+    image = np.zeros(shape, np.float32)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    for _ in range(count):
+        turn = rng.uniform(0, np.pi)
+        cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        across = (y - cy) * np.float32(np.cos(turn)) - (x - cx) * np.float32(np.sin(turn))
+        along = (x - cx) * np.float32(np.cos(turn)) + (y - cy) * np.float32(np.sin(turn))
+        long = log_uniform(rng, 20, 300)
+        image += rng.choice((-1.0, 1.0)) * np.exp(-((across / log_uniform(rng, 0.7, 6)) ** 2) - (along / long) ** 4)
+    return image
+
+
+def camera(rng: Random, image: Array, span: float) -> Array:
+    """Return what a camera makes of light: noise, perhaps correlated by resampling, and any gain and offset.
+
+    Parameters
+    ----------
+    image
+        (y, x) float32, light at least about 0.
+    span
+        Light between the dark and the bright parts that matter: the noise is drawn in proportion to it.
+    """
+    level = log_uniform(rng, 0.004, 0.13) * span
+    noise = rng.standard_normal(image.shape, np.float32)
+    if rng.random() < 0.3:
+        sigma = rng.uniform(0.4, 0.9)
+        noise = gaussian_filter(noise, sigma, truncate=3.0) * np.float32(1 + 2.2 * sigma)
+    if rng.random() < 0.6:  # shot noise grows with the light
+        floor = float(np.percentile(image[::8, ::8], 50))
+        noise *= np.sqrt(np.clip(0.15 + image / max(floor, 0.3 * span), 0.15, 8))
+    return image + np.float32(level) * noise
+
+
+def stored(rng: Random, image: Array, low: float, high: float) -> Array:
+    """Return counts: 8 bit from ``low`` to ``high``, perhaps as JPEG, or many more levels with any offset.
+
+    ``low`` and ``high`` are levels of the image that 8 bit files saturate at.
+    """
+    kind = rng.random()
+    if kind < 0.5:
+        counts = np.clip((image - low) * (255 / max(high - low, 1e-6)), 0, 255)
+        if kind < 0.12:
+            counts = _jpeg(counts.astype(np.uint8), int(rng.integers(40, 95)))
+        return np.floor(counts).astype(np.float32)
+    spread = max(float(np.ptp(image)), 1e-6)
+    return ((image - image.min()) * (log_uniform(rng, 200, 30000) / spread) + rng.uniform(0, 2000)).astype(np.float32)
+
+
+def _jpeg(image: NDArray[np.uint8], quality: int) -> Array:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)).astype(np.float32)
+
+
+__all__ = ["zoom"]
