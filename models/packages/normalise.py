@@ -14,7 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .levels import levels
+from ..resize import HIGHEST, LOWEST, resize
+from .levels import for_kernel, levels
 
 Kind = Literal["percentile", "mean_std", "fixed", "none"]
 Bounds = tuple[float, float]
@@ -56,7 +57,7 @@ class Normalisation:
     kind: Kind = "percentile"
     low: float = 1.0
     high: float = 99.8
-    clip: tuple[float, float] | None = (-1.0, 4.0)
+    clip: tuple[float, float] | None = (LOWEST, HIGHEST)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -106,7 +107,7 @@ class Normalisation:
         smallest, largest = self.clip or (-np.inf, np.inf)
         low, high = bounds
         _map(
-            plane,
+            for_kernel(plane),
             np.float32(low),
             np.float32(1 / (high - low)),
             np.float32(smallest),
@@ -114,6 +115,13 @@ class Normalisation:
             out,
         )
         return out
+
+    def resized(self, plane: NDArray[Any], shape: tuple[int, int], bounds: Bounds) -> NDArray[np.float32]:
+        """Return the plane at another size with its grey levels mapped; see :meth:`apply` and :func:`.resize`."""
+        if self.clip == (LOWEST, HIGHEST):
+            return resize(plane, shape, *bounds)
+        larger = resize(plane, shape)
+        return larger if self.kind == "none" and self.clip is None else self.apply(larger, bounds, larger)
 
     def __call__(self, plane: NDArray[Any]) -> NDArray[np.float32]:
         """Return one image by itself with its grey levels mapped, as for training."""
@@ -177,6 +185,12 @@ class Contrast:
         except KeyError as error:
             raise ValueError(f"no state of a contrast: {error.args[0]} is missing") from None
         self._last, self._smoothed = last, smoothed
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them if they were compiled before."""
+    for dtype in (np.uint8, np.uint16, np.float32):
+        Normalisation()(np.zeros((8, 8), dtype))
 
 
 def _lower_median(last: list[Bounds]) -> tuple[float, float]:
