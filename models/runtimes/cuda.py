@@ -51,16 +51,21 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def cards() -> int:
-    """Return how many NVIDIA cards the driver offers; 0 without a driver."""
+def cards() -> list[str]:
+    """Return the names of the NVIDIA cards that the driver offers; none without a driver."""
     try:
         driver = _load()
     except OSError:
-        return 0
-    count = c_int()
+        return []
+    count, device, name = c_int(), c_int(), ctypes.create_string_buffer(256)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
+        return []
+    found: list[str] = []
+    for index in range(count.value):
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        found.append(name.value.decode("utf-8", "replace"))
+    return found
 
 
 class Card:

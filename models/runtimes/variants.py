@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from ...acquire.errors import ModelError
 from .cache import CacheDamagedError, cache_folder, key_of, read_cached, write_cached
@@ -15,6 +17,7 @@ from .onnx_file import content_hash, read_onnx_file
 from .precision import Target, to_fp16, to_int8
 from .runtime import Tensor
 
+_MOST_TENSORS = 16
 _RECIPE = "1"
 """Changes when nets are converted otherwise than before."""
 
@@ -24,8 +27,7 @@ def converted(
     precision: Literal["fp16", "int8"],
     *,
     runs_on: Target,
-    calibration: Iterable[Tensor] = (),
-    again: bool = False,
+    calibration: Sequence[Tensor] = (),
 ) -> Path:
     """Return an fp32 net in less precision, from the cache or converted.
 
@@ -38,10 +40,8 @@ def converted(
     runs_on
         What it is for; see :func:`.to_int8`.
     calibration
-        Tensors for int8. They are not part of what tells files apart: a net that was calibrated once stays as
-        it is, so that every start computes the same, until ``again`` is set.
-    again
-        Convert it even if it is there.
+        Tensors for int8, of which the first 16 count. Without any, a net that was calibrated before is taken as
+        it is, so that every start computes the same; with others than before it is calibrated anew.
 
     Raises
     ------
@@ -59,9 +59,10 @@ def converted(
         "weights": content_hash(read_onnx_file(source)),
     }
     path = cache_folder() / "nets" / f"{source.stem}-{precision}-{key_of(made_from)}.onnx"
-    if not again and _is_whole(path, made_from):
+    tensors = calibration[:_MOST_TENSORS] if precision == "int8" else ()
+    calibrated_on = _hash_of(tensors)
+    if _is_whole(path, made_from, calibrated_on):
         return path
-    tensors = list(calibration)
     if precision == "int8" and not tensors:
         raise ModelError(f"{source}: int8 needs frames to calibrate on")
     try:
@@ -80,7 +81,7 @@ def converted(
             to_int8(source, part, tensors, runs_on=runs_on)
         digest = hashlib.sha256(part.read_bytes()).hexdigest()
         part.replace(path)
-        write_cached(_seal(path), made_from, digest.encode())
+        write_cached(_seal(path), made_from, f"{digest} {calibrated_on}".encode())
     finally:
         Path(name).unlink(missing_ok=True)
     return path
@@ -91,9 +92,21 @@ def _seal(path: Path) -> Path:
     return path.with_suffix(".sealed")
 
 
-def _is_whole(path: Path, made_from: dict[str, str]) -> bool:
+def _is_whole(path: Path, made_from: dict[str, str], calibrated_on: str) -> bool:
+    """Tell whether a net is there, as it was written, and calibrated on these frames or on any."""
     try:
-        digest = read_cached(_seal(path), made_from)
-        return digest == hashlib.sha256(path.read_bytes()).hexdigest().encode()
+        sealed = (read_cached(_seal(path), made_from) or b"").decode().split(" ")
+        whole = sealed[0] == hashlib.sha256(path.read_bytes()).hexdigest()
     except (CacheDamagedError, OSError):
         return False
+    return whole and calibrated_on in ("", sealed[-1])
+
+
+def _hash_of(tensors: Sequence[Tensor]) -> str:
+    """Return what tells calibration frames apart; ``""`` for none."""
+    if not tensors:
+        return ""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tensor.shape).encode() + np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from cytoloop.models.runtimes.tensorrt import TensorrtRuntime
 from cytoloop.models.runtimes.tensorrt_build import CAPABILITIES, ShapeRange, build_engine, load_tensorrt
 
 SMALL = ShapeRange((64, 64), (96, 128), (256, 256))
-needs_card = pytest.mark.skipif(cuda.cards() == 0, reason="there is no NVIDIA card")
+needs_card = pytest.mark.skipif(not cuda.cards(), reason="there is no NVIDIA card")
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
         load_tensorrt()
 
 
-@pytest.mark.skipif(cuda.cards() > 0, reason="there is an NVIDIA card")
+@pytest.mark.skipif(bool(cuda.cards()), reason="there is an NVIDIA card")
 def test_without_a_card_the_runtime_says_so(rtx, net):
     with pytest.raises(ModelError, match=r"no NVIDIA (driver|card)"):
         TensorrtRuntime(net)

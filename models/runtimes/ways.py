@@ -1,0 +1,207 @@
+"""The ways there are to compute a net: which runtimes, in which precision, from which file."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from ...acquire.errors import ModelError, nearest_name
+from ...acquire.machine import cpu_name, usable_cores
+from ...acquire.plugins import find_class
+from ..packages.contents import ModelPackage
+from . import cuda
+from .onnx_file import content_hash, read_onnx_file
+from .runtime import Precision, Runtime, Tensor
+from .tensorrt_build import Report, ShapeRange
+from .variants import converted
+
+OFFERED: Mapping[str, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "torch": ("fp32", "fp16"),
+}
+"""What each runtime computes in; another one that is registered computes in what its file has."""
+_LIBRARIES = {"tensorrt": ("tensorrt", "tensorrt_rtx")}
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A runtime and the precision that it computes in."""
+
+    runtime: str
+    precision: Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """The files of a net.
+
+    Attributes
+    ----------
+    onnx, torchscript
+        The file of each kind that the others are made of, if there is one.
+    int8
+        An ONNX file that quantises, made for processors, if it came with the net.
+    precision
+        Of ``onnx``: fp32, unless the net came in less only. Then it is run as it is.
+    package
+        Where the files come from, if from a package.
+    """
+
+    onnx: Path | None
+    torchscript: Path | None
+    int8: Path | None = None
+    precision: Precision = "fp32"
+    package: ModelPackage | None = None
+
+    @property
+    def reference(self) -> Way:
+        """What the others are compared with: the file as it came, on the processor."""
+        return Way("onnxruntime", self.precision) if self.onnx else Way("torch", "fp32")
+
+
+def net_of(model: ModelPackage | str | Path) -> Net:
+    """Return the files of a package, or of a net that is one file.
+
+    Raises
+    ------
+    ModelError
+        If there is none that a runtime could run, or the ONNX file is broken.
+    """
+    if isinstance(model, ModelPackage):
+        onnx = [file for file in model.weights if file.kind == "onnx"]
+        whole = sorted(onnx, key=lambda file: file.precision != "fp32")
+        script = next((file.path for file in model.weights if file.kind == "torchscript"), None)
+        if not onnx and script is None:
+            raise ModelError(f"{model.folder}: has no ONNX and no TorchScript weights")
+        int8 = next((file.path for file in whole[1:] if file.precision == "int8"), None)
+        first = whole[0].path if whole else None
+        return Net(first, script, int8, read_onnx_file(first).precision if first else "fp32", model)
+    path = Path(model)
+    if path.suffix.lower() in (".pt", ".pth", ".ts", ".torchscript"):
+        return Net(None, path)
+    return Net(path, None, precision=read_onnx_file(path).precision)
+
+
+def ways(net: Net, runtime: str, precision: str) -> list[Way]:
+    """Return the ways that were asked for, the reference first if it is among them.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    ValueError
+        If there is no such precision.
+    """
+    if precision != "auto" and precision not in get_args(Precision):
+        hint = nearest_name(precision, get_args(Precision))
+        raise ValueError(
+            f"precision must be 'auto' or one of {', '.join(get_args(Precision))}, got {precision!r}"
+            + (f"; did you mean {hint!r}?" if hint else "")
+        )
+    names = [name for name in OFFERED if is_here(name)] if runtime == "auto" else [runtime]
+    found = [
+        Way(name, each) for name in names for each in _precisions(net, name) if precision in ("auto", each)
+    ]
+    if not found:
+        kinds = "ONNX" if net.onnx else "TorchScript"
+        raise ModelError(
+            f"{net.onnx or net.torchscript}: no way to run {kinds} weights in {net.precision}"
+            f" with runtime {runtime!r} and precision {precision!r}"
+        )
+    return sorted(found, key=lambda way: way != net.reference)
+
+
+def is_here(runtime: str) -> bool:
+    """Tell whether a runtime's library is installed and, for TensorRT, there is a card to run it on."""
+    if runtime == "tensorrt" and not cuda.cards():
+        return False
+    return any(find_spec(name) is not None for name in _LIBRARIES.get(runtime, (runtime,)))
+
+
+def _precisions(net: Net, runtime: str) -> Sequence[Precision]:
+    if (net.torchscript if runtime == "torch" else net.onnx) is None:
+        return ()
+    if runtime == "torch":
+        return OFFERED["torch"] if cuda.cards() else ("fp32",)
+    return OFFERED.get(runtime, (net.precision,)) if net.precision == "fp32" else (net.precision,)
+
+
+def open_way(
+    way: Way,
+    net: Net,
+    threads: int,
+    *,
+    frames: Sequence[Tensor] | None = None,
+    report: Report,
+) -> Runtime:
+    """Build a runtime, after converting the net if its precision asks for that.
+
+    Raises
+    ------
+    ModelError
+        If the way does not work here; says why.
+    MissingExtraError, PluginError
+        If the runtime is not installed, or there is none of this name.
+    """
+    kind = find_class("runtimes", way.runtime)
+    usual = (int(frames[0].shape[-2]), int(frames[0].shape[-1])) if frames else None
+    wishes = {
+        "threads": threads,
+        "precision": "fp32" if way.precision == "int8" else way.precision,
+        "shapes": ShapeRange(usual=usual) if usual else ShapeRange(),
+        "report": report,
+    }
+    known = inspect.signature(kind).parameters
+    return kind(_file(way, net, frames), **{name: wish for name, wish in wishes.items() if name in known})
+
+
+def _file(way: Way, net: Net, frames: Sequence[Tensor] | None) -> Path:
+    """Return the file that a way runs."""
+    if way.runtime == "torch":
+        assert net.torchscript is not None
+        return net.torchscript
+    assert net.onnx is not None
+    on_card = way.runtime == "tensorrt"
+    if way.precision == "int8" and net.precision == "fp32":
+        if net.int8 is not None and not on_card:
+            return net.int8
+        target = "tensorrt" if on_card else "processor"
+        return converted(net.onnx, "int8", runs_on=target, calibration=frames or ())
+    if way.precision == "fp16" and net.precision == "fp32" and on_card:
+        return converted(net.onnx, "fp16", runs_on="tensorrt")
+    return net.onnx
+
+
+def identity(net: Net) -> dict[str, str]:
+    """Return what a choice depends on: this computer, its libraries, and what the net computes."""
+    files = [_hash(path) for path in (net.onnx, net.torchscript, net.int8) if path is not None]
+    package = net.package
+    decoder = f"{package.decoder} {sorted(package.decoder_options.items())}" if package else ""
+    return {
+        "machine": f"{cpu_name()}, {usable_cores()} cores, {', '.join(cuda.cards()) or 'no card'}",
+        "libraries": ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name))),
+        "weights": " ".join(files),
+        "decoder": decoder,
+    }
+
+
+def _hash(path: Path) -> str:
+    if path.suffix == ".onnx":
+        return content_hash(read_onnx_file(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
