@@ -52,6 +52,8 @@ class NetSegmenter:
     ----------
     choice
         What computes the net, and why.
+    runtime
+        What computes it: (1, channels, y, x) in, maps that cover it out.
     channels
         All channels that the net looks at.
 
@@ -90,9 +92,9 @@ class NetSegmenter:
         if any(isinstance(each, int) and each < 0 for each in self.channels):
             raise ValueError(f"channel must be a name, or 0 or more, got {self.channels}")
         computed, self.choice = build_runtime(package, runtime=runtime, precision=precision, threads=threads)
-        self._package, self._runtime = package, adapt(computed, package)
+        self._package, self.runtime = package, adapt(computed, package)
         # What adapts a net takes any sides that its grid divides.
-        self._step = package.step if self._runtime is computed else package.grid
+        self._step = package.step if self.runtime is computed else package.grid
         kind = find_class("decoders", package.decoder)
         self._decoder: Decoder = build(kind, package.decoder_options)
         self._fixed = diameter_px
@@ -158,7 +160,7 @@ class NetSegmenter:
         normalised = [self._normalised(p, size, b) for p, b in zip(planes, bounds, strict=True)]
         tensor = prepare(self._package, np.stack(normalised))
         step = self._package.grid
-        outputs = tiles.run(self._runtime, tensor, self._step, step)
+        outputs = tiles.run(self.runtime, tensor, self._step, step)
         return outputs, Grid((height, width), (height / size[0] * step, width / size[1] * step))
 
     def _normalised(self, plane: Pixels, size: tuple[int, int], bounds: Bounds) -> NDArray[np.float32]:
