@@ -89,7 +89,7 @@ def _levels_of_floats(plane: NDArray[np.float64], low: float, high: float) -> Le
     if unit == 0:
         return Levels(bottom, top, 0.0)
     first = bottom - FLOAT_COUNTS * unit
-    counts = np.nan_to_num((plane - first) / unit, nan=float(FLOAT_COUNTS)).clip(0, 65535)
+    counts = np.where(np.isfinite(plane), (plane - first) / unit, FLOAT_COUNTS).clip(0, 65535)
     found = levels(np.rint(counts).astype(np.uint16), low, high)
     return Levels(first + found.low * unit, first + found.high * unit, found.noise * unit)
 

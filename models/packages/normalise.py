@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..resize import HIGHEST, LOWEST, resize
+from ..resize import HIGHEST, LOWEST
 from .levels import for_kernel, levels
 
 Kind = Literal["percentile", "mean_std", "fixed", "none"]
@@ -115,13 +115,6 @@ class Normalisation:
             out,
         )
         return out
-
-    def resized(self, plane: NDArray[Any], shape: tuple[int, int], bounds: Bounds) -> NDArray[np.float32]:
-        """Return the plane at another size with its grey levels mapped; see :meth:`apply` and :func:`.resize`."""
-        if self.clip == (LOWEST, HIGHEST):
-            return resize(plane, shape, *bounds)
-        larger = resize(plane, shape)
-        return larger if self.kind == "none" and self.clip is None else self.apply(larger, bounds, larger)
 
     def __call__(self, plane: NDArray[Any]) -> NDArray[np.float32]:
         """Return one image by itself with its grey levels mapped, as for training."""
