@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter, gaussian_filter1d, zoom
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from . import cell_kernels as kernels
 
 Array = NDArray[np.floating[Any]]
 Random = np.random.Generator
@@ -54,8 +56,10 @@ def mottle(rng: Random, shape: Shape, sigma_px: float) -> Array:
     size = [n // step + 2 for n in shape]
     coarse = rng.standard_normal(size, np.float32)
     rest = sigma_px / step
-    coarse = gaussian_filter(coarse, rest, mode="wrap", truncate=3.0) * np.float32(2 * math.sqrt(math.pi) * rest)
-    return coarse if step == 1 and False else enlarged(coarse, step)[: shape[0], : shape[1]]
+    coarse = gaussian_filter(coarse, rest, mode="wrap", truncate=3.0) * np.float32(
+        2 * math.sqrt(math.pi) * rest
+    )
+    return enlarged(coarse, step)[: shape[0], : shape[1]]
 
 
 def illumination(rng: Random, shape: Shape, strength: float) -> Array:
@@ -75,19 +79,15 @@ def illumination(rng: Random, shape: Shape, strength: float) -> Array:
 
 
 def spots(rng: Random, shape: Shape, count: int, radius: tuple[float, float], sharp: float) -> Array:
-    """Return (y, x) float32: round specks of height up to 1, dark ones negative, softer the smaller ``sharp``."""
+    """Return (y, x) float32: round specks, dark or bright by up to 1, with edges the steeper the larger ``sharp``."""
+    rows = np.empty((count, 4))
+    rows[:, kernels.DOT_X], rows[:, kernels.DOT_Y] = (
+        rng.uniform(0, 1, (2, count)) * np.array(shape)[::-1, None]
+    )
+    rows[:, kernels.DOT_RADIUS] = np.exp(rng.uniform(math.log(radius[0]), math.log(radius[1]), count))
+    rows[:, kernels.DOT_HEIGHT] = rng.choice((-1.0, 1.0), count) * rng.uniform(0.2, 1, count)
     image = np.zeros(shape, np.float32)
-    for _ in range(count):
-        r = log_uniform(rng, *radius)
-        cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
-        reach = int(3 * r) + 2
-        y0, y1 = max(0, int(cy) - reach), min(shape[0], int(cy) + reach)
-        x0, x1 = max(0, int(cx) - reach), min(shape[1], int(cx) + reach)
-        y, x = np.ogrid[y0:y1, x0:x1]
-        turn, long = rng.uniform(0, np.pi), log_uniform(rng, 0.5, 2)
-        u, v = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn), (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
-        square = (u * u / long + v * v * long) / (r * r)
-        image[y0:y1, x0:x1] += rng.choice((-1.0, 1.0)) * rng.uniform(0.2, 1) * np.exp(-(square**sharp))
+    kernels.dot(rows, float(sharp), image)
     return image
 
 
@@ -99,7 +99,9 @@ def rings(rng: Random, shape: Shape, count: int) -> Array:
         cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
         size, waves = log_uniform(rng, 8, 60), rng.uniform(1, 4)
         far = np.hypot(y - cy, x - cx) / size
-        image += (rng.uniform(0.3, 1) * np.cos(2 * np.pi * waves * far * far) * np.exp(-((far / 1.1) ** 4))).astype(np.float32)
+        image += (
+            rng.uniform(0.3, 1) * np.cos(2 * np.pi * waves * far * far) * np.exp(-((far / 1.1) ** 4))
+        ).astype(np.float32)
     return image
 
 
@@ -113,29 +115,31 @@ def scratches(rng: Random, shape: Shape, count: int) -> Array:
         across = (y - cy) * np.float32(np.cos(turn)) - (x - cx) * np.float32(np.sin(turn))
         along = (x - cx) * np.float32(np.cos(turn)) + (y - cy) * np.float32(np.sin(turn))
         long = log_uniform(rng, 20, 300)
-        image += rng.choice((-1.0, 1.0)) * np.exp(-((across / log_uniform(rng, 0.7, 6)) ** 2) - (along / long) ** 4)
+        image += rng.choice((-1.0, 1.0)) * np.exp(
+            -((across / log_uniform(rng, 0.7, 6)) ** 2) - (along / long) ** 4
+        )
     return image
 
 
-def camera(rng: Random, image: Array, span: float) -> Array:
-    """Return what a camera makes of light: noise, perhaps correlated by resampling, and any gain and offset.
+def camera(rng: Random, image: Array, noise: float) -> Array:
+    """Return the image with noise of about this standard deviation, perhaps correlated by resampling.
 
     Parameters
     ----------
     image
         (y, x) float32, light at least about 0.
-    span
-        Light between the dark and the bright parts that matter: the noise is drawn in proportion to it.
+    noise
+        In the units of the image, at its median.
     """
-    level = log_uniform(rng, 0.004, 0.13) * span
-    noise = rng.standard_normal(image.shape, np.float32)
+    grain = rng.standard_normal(image.shape, np.float32)
     if rng.random() < 0.3:
         sigma = rng.uniform(0.4, 0.9)
-        noise = gaussian_filter(noise, sigma, truncate=3.0) * np.float32(1 + 2.2 * sigma)
+        grain = gaussian_filter(grain, sigma, truncate=3.0) * np.float32(1 + 2.2 * sigma)
     if rng.random() < 0.6:  # shot noise grows with the light
-        floor = float(np.percentile(image[::8, ::8], 50))
-        noise *= np.sqrt(np.clip(0.15 + image / max(floor, 0.3 * span), 0.15, 8))
-    return image + np.float32(level) * noise
+        low, middle, high = np.percentile(image[::8, ::8], (1, 50, 99.5))
+        unit = max(middle, 0.2 * (high - low), 1e-6)
+        grain *= np.sqrt(np.clip(image / unit, 0.1, 8))
+    return image + np.float32(noise) * grain
 
 
 def stored(rng: Random, image: Array, low: float, high: float) -> Array:
@@ -150,13 +154,12 @@ def stored(rng: Random, image: Array, low: float, high: float) -> Array:
             counts = _jpeg(counts.astype(np.uint8), int(rng.integers(40, 95)))
         return np.floor(counts).astype(np.float32)
     spread = max(float(np.ptp(image)), 1e-6)
-    return ((image - image.min()) * (log_uniform(rng, 200, 30000) / spread) + rng.uniform(0, 2000)).astype(np.float32)
+    return ((image - image.min()) * (log_uniform(rng, 200, 30000) / spread) + rng.uniform(0, 2000)).astype(
+        np.float32
+    )
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int) -> Array:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file)).astype(np.float32)
-
-
-__all__ = ["zoom"]

@@ -54,8 +54,8 @@ def grow(rods, n, target, width, added, fold, kick, pull, gap, rng):  # noqa: AN
                 _divide(rods, i, n, width, added, fold, kick, rng)
                 n += 1
         _draw_together(rods, n, pull)
-        push_apart(rods, n, apart, 5)
-    push_apart(rods, n, apart, 25)
+        push_apart(rods, n, apart, 6)
+    push_apart(rods, n, apart, 60)
     return n
 
 
