@@ -6,6 +6,7 @@ eye, a stopgap on everything else. It needs no tuning on those; a trained net do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -67,9 +68,21 @@ class ClassicalSegmenter:
         if isinstance(channel, int) and channel < 0:
             raise ValueError(f"channel must be 0 or more, got {channel}")
         self.channel: int | str = channel
-        self._dark = None if polarity == "auto" else polarity == "dark"
-        self._diameter = diameter_px
+        self._given = (None if polarity == "auto" else polarity == "dark", diameter_px)
         self._threshold = threshold
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget polarity and width, but for those that were given."""
+        self._dark, self._diameter = self._given
+
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        """Return polarity and width; None while unknown."""
+        return {"dark": self._dark, "diameter_px": self._diameter}
+
+    def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
+        """Take over what :meth:`memory` returned."""
+        self._dark, self._diameter = memory["dark"], memory["diameter_px"]
 
     def segment(self, frame: Frame) -> Labels:
         """Return the instance mask of the channel: int32, 1..count from top to bottom."""

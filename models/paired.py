@@ -10,7 +10,7 @@ from ..acquire.frame import Frame
 from ..acquire.plugins import OptionError, build, convert_option, find_class
 from .labels import Labels
 from .pairing import pair, paired, ring
-from .segmenter import Segmenter, needed_channels
+from .segmenter import Remembering, Segmenter, needed_channels
 
 _RINGS = {"ring_px": float, "ring_um": float}
 _WIDEST_PX = 200.0
@@ -74,6 +74,24 @@ class PairedSegmenter:
             max(known, default=None),
             paired(nuclei, cells, pair(nuclei, cells, self._share)),
         )
+
+    def reset(self) -> None:
+        """Make both segmenters forget what they learned of the stream."""
+        for part in self._remembering().values():
+            part.reset()
+
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        """Return what both segmenters know."""
+        return {name: part.memory(frame) for name, part in self._remembering().items()}
+
+    def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
+        """Take over what :meth:`memory` returned."""
+        for name, part in self._remembering().items():
+            part.recall(frame, memory[name])
+
+    def _remembering(self) -> dict[str, Remembering]:
+        parts = {"nuclei": self._nuclei, "cells": self._cells}
+        return {name: part for name, part in parts.items() if isinstance(part, Remembering)}
 
 
 def _table(part: str | dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from ..acquire.frame import Frame
 from .labels import Labels
@@ -28,6 +29,26 @@ class Segmenter(Protocol):
 
     def segment(self, frame: Frame) -> Labels:
         """Return the instance mask of ``frame.channel(self.channel)``."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A segmenter whose result depends on earlier frames: on their contrast, on how large their cells were.
+
+    What it learned goes into the log with every frame, so that an engine that takes over goes on with it.
+    """
+
+    def reset(self) -> None:
+        """Forget all frames: the next one is the first of another stream."""
+        ...
+
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        """Return what is known after ``segment(frame)``, as numbers, strings, lists and tables of them."""
+        ...
+
+    def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
+        """Take over what :meth:`memory` returned for this frame; its pixels are not looked at."""
         ...
 
 

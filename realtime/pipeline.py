@@ -6,10 +6,11 @@ It reads no clock to decide and opens nothing, so that the same frames give the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..acquire.coordinates import Affine
 from ..acquire.errors import ConfigurationError, FrameError, Problem
@@ -19,7 +20,7 @@ from ..acquire.reply import Cells, Decision, Reply
 from ..models.compartments import measure_cells
 from ..models.detections import Detections
 from ..models.labels import Labels
-from ..models.segmenter import Segmenter, needed_channels
+from ..models.segmenter import Remembering, Segmenter, needed_channels
 from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
 from .cell_table import cells_of
@@ -41,13 +42,15 @@ MOST_FIELDS = 4096
 class Step(NamedTuple):
     """What came of one frame; labels, detections and frame are None if it was not segmented.
 
-    ``frame`` is what was segmented: of channels that are joined, all of them.
+    ``frame`` is what was segmented: of channels that are joined, all of them. ``memory`` is what the segmenter
+    knows after it, None if it looks at each frame alone.
     """
 
     reply: Reply
     labels: Labels | None = None
     detections: Detections | None = None
     frame: Frame | None = None
+    memory: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -137,16 +140,21 @@ class Pipeline:
             messages += (self._failure(f": {type(error).__name__}: {error}"),)
             return Step(_empty_reply(frame, messages))
         reply = self._judge(frame.sequence, whole, detections, channel, messages, timings)
-        return Step(reply, labels, detections, whole)
+        return Step(reply, labels, detections, whole, self._memory(whole))
 
-    def restore(self, frame: Frame, detections: Detections | None) -> Reply:
-        """Bring tracker, rules and limits to where :meth:`step` left them after this frame.
+    def _memory(self, frame: Frame) -> dict[str, Any] | None:
+        return self._segmenter.memory(frame) if isinstance(self._segmenter, Remembering) else None
+
+    def restore(
+        self, frame: Frame, detections: Detections | None, memory: Mapping[str, Any] | None = None
+    ) -> Reply:
+        """Bring segmenter, tracker, rules and limits to where :meth:`step` left them after this frame.
 
         Parameters
         ----------
         frame
             The frame; its pixels are not read.
-        detections
+        detections, memory
             What ``step`` returned for it.
 
         Returns
@@ -163,6 +171,8 @@ class Pipeline:
             return _empty_reply(frame, messages)
         if detections is None:
             return _empty_reply(frame, (*messages, self._failure("")))
+        if memory is not None and isinstance(self._segmenter, Remembering):
+            self._segmenter.recall(whole, memory)
         return self._judge(frame.sequence, whole, detections, channel, messages, {})
 
     def _join(self, frame: Frame, *, pixels: bool) -> Joined:

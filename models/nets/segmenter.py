@@ -23,6 +23,11 @@ from . import novelty, scale, tiles
 FRAMES_OF_SCALE = 3
 """The breadth of cells is the median over the first so many frames that show cells."""
 
+MOST_FIELDS = 4096
+"""Fields of view whose contrast is kept; beyond, the one that was not seen for longest is forgotten."""
+
+FieldKey = tuple[int | str, int | str]
+
 
 class NetSegmenter:
     """Finds cells with a trained net.
@@ -102,24 +107,24 @@ class NetSegmenter:
 
     def reset(self) -> None:
         """Forget contrast and breadth: the next frame is the first of another stream."""
-        self._contrasts = [Contrast(self._package.normalise) for _ in self.channels]
+        self._contrasts: dict[FieldKey, list[Contrast]] = {}
         self._breadths: list[float] = []
-        self._frames = 0
+        self._searches = 0
 
-    def state(self) -> dict[str, Any]:
-        """Return what was learned of the stream so far, as plain numbers."""
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        """Return what is known of the stream, and of the contrast of this frame's field of view."""
         return {
             "breadths": list(self._breadths),
-            "frames": self._frames,
-            "contrasts": [contrast.state() for contrast in self._contrasts],
+            "searches": self._searches,
+            "contrasts": [contrast.state() for contrast in self._contrast(frame)],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with what :meth:`state` returned."""
-        self._breadths = [float(breadth) for breadth in state["breadths"]]
-        self._frames = int(state["frames"])
-        for contrast, values in zip(self._contrasts, state["contrasts"], strict=True):
-            contrast.restore(values)
+    def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
+        """Take over what :meth:`memory` returned."""
+        self._breadths = [float(breadth) for breadth in memory["breadths"]]
+        self._searches = int(memory["searches"])
+        for contrast, state in zip(self._contrast(frame), memory["contrasts"], strict=True):
+            contrast.restore(state)
 
     @property
     def breadth_px(self) -> float | None:
@@ -129,11 +134,21 @@ class NetSegmenter:
     def segment(self, frame: Frame) -> Labels:
         """Return the cells, their confidences and the novelty of the frame."""
         planes = [frame.channel(channel) for channel in self.channels]
-        bounds = [contrast.update(plane) for contrast, plane in zip(self._contrasts, planes, strict=True)]
+        contrasts = self._contrast(frame)
+        bounds = [contrast.update(plane) for contrast, plane in zip(contrasts, planes, strict=True)]
         self._look_for_scale(planes, bounds, frame.shape)
         outputs, grid = self._run(planes, bounds, self._scale())
         labels = self._decoder.decode(outputs, grid)
         return replace(labels, novelty=novelty.of(outputs[0], self._package.novelty))
+
+    def _contrast(self, frame: Frame) -> list[Contrast]:
+        """Return the contrast of each channel in this field of view: fields differ in what they show."""
+        key = (frame.axes.get("position", 0), frame.axes.get("z", 0))
+        found = self._contrasts.pop(key, None) or [Contrast(self._package.normalise) for _ in self.channels]
+        if len(self._contrasts) >= MOST_FIELDS:
+            del self._contrasts[next(iter(self._contrasts))]
+        self._contrasts[key] = found  # last: the most recently seen
+        return found
 
     def _scale(self) -> float:
         breadth, reference = self.breadth_px, self._package.diameter_px
@@ -144,8 +159,8 @@ class NetSegmenter:
         reference = self._package.diameter_px
         if reference is None or self._fixed is not None or len(self._breadths) >= FRAMES_OF_SCALE:
             return
-        self._frames += 1
-        if not self._breadths and self._frames & (self._frames - 1):
+        self._searches += 1
+        if not self._breadths and self._searches & (self._searches - 1):
             return  # no cells so far: look at frames 1, 2, 4, 8, ... only
         found = scale.estimate(lambda s: self._run(planes, bounds, s)[0][0][0], shape, reference)
         if found is not None:

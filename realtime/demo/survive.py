@@ -211,7 +211,9 @@ def _differing(stream: StreamConfig, take: Take) -> int:
     answers = {reply.sequence: reply for reply in take.replies}
     different = 0
     for entry in read_journal(take.run / "journal"):
-        expected = replace(undisturbed.restore(entry.frame, entry.restore_detections()), timings_ms={})
+        expected = replace(
+            undisturbed.restore(entry.frame, entry.restore_detections(), entry.memory), timings_ms={}
+        )
         given = answers.get(entry.header.sequence)
         different += given is None or not _same(replace(given, timings_ms={}), expected)
     return different

@@ -50,7 +50,8 @@ _PARTS = (
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of one frame: its header, the detections as bytes per column (or None), the reply.
+    """What is kept of one frame: its header, the detections as bytes per column (or None), the reply, and what
+    the segmenter knows after it.
 
     Where the image completed a frame of several channels, ``joined`` is that frame's header: the detections are
     of that frame.
@@ -60,10 +61,15 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     detections: dict[str, bytes] | None
     reply: Reply
     joined: FrameHeader | None = None
+    memory: dict[str, Any] | None = None
 
     @staticmethod
     def of(
-        header: FrameHeader, detections: Detections | None, reply: Reply, segmented: Frame | None = None
+        header: FrameHeader,
+        detections: Detections | None,
+        reply: Reply,
+        segmented: Frame | None = None,
+        memory: dict[str, Any] | None = None,
     ) -> Entry:
         """Return the entry of a processed frame.
 
@@ -73,6 +79,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             The frame as it came, and what came of it.
         segmented
             The frame that was segmented; None if none was.
+        memory
+            What the segmenter knows after it.
         """
         columns = None
         if detections is not None:
@@ -82,7 +90,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         joined = None
         if segmented is not None and segmented.channels != header.channels:
             joined = header_of(segmented, skipped=0, slot=-1, check=0)
-        return Entry(header, columns, reply, joined)
+        return Entry(header, columns, reply, joined, memory)
 
     @property
     def frame(self) -> Frame:

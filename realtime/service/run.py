@@ -58,7 +58,7 @@ class Run:
         self._journal = Journal(self.folder / "journal")
         waiting: dict[int, FrameHeader] = {}
         for entry in self._journal.entries():
-            self._pipeline.restore(entry.frame, entry.restore_detections())
+            self._pipeline.restore(entry.frame, entry.restore_detections(), entry.memory)
             self._keep(entry.reply)
             waiting[entry.header.sequence] = entry.header
             waiting = {number: waiting[number] for number in self._waiting}
@@ -69,14 +69,14 @@ class Run:
         """Segment, track, decide and write down; the reply may be sent as soon as this returns."""
         if header.sequence - header.skipped != self.next_sequence:
             raise WireError(f"frame {header.sequence} is out of order; {self.next_sequence} is next")
-        reply, labels, detections, segmented = self._step(header, frame)
+        reply, labels, detections, segmented, memory = self._step(header, frame)
         if self._masks is not None and labels is not None:
             mask = self._masks / f"{header.sequence:06d}.tif"
             reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
         held = self._held
         if held is not None and header.sequence in self._waiting:
             reply = _tried(reply, "its pixels", lambda: held.write(frame))
-        entry = Entry.of(header, detections, reply, segmented)
+        entry = Entry.of(header, detections, reply, segmented, memory)
         reply = _tried(reply, "it", lambda: self._journal.append(entry))
         if held is not None:  # only now: until it was written down, the frame may have to be made again
             held.keep(self._waiting)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 import tifffile
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.plugins import find_class, known_names
-from cytoloop.models.segmenter import Segmenter
+from cytoloop.models.segmenter import Remembering, Segmenter
 
 SHAPE = (120, 150)
 
@@ -54,3 +57,26 @@ def test_the_same_frames_give_the_same_labels_and_stay_as_they_were(make, frames
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_constant_image_is_no_reason_to_fail(make, dtype):
     make().segment(Frame(np.full(SHAPE, 200, dtype), axes={"time": 0}))
+
+
+def test_one_that_remembers_goes_on_elsewhere_as_if_it_had_seen_all_frames(make, frames):
+    live, other = make(), make()
+    if not isinstance(live, Remembering):
+        pytest.skip("it looks at each frame alone")
+    for frame in frames[:2]:
+        live.segment(frame)
+        memory = msgspec.json.decode(msgspec.json.encode(live.memory(frame)))
+        other.recall(replace(frame, pixels=np.zeros_like(frame.pixels)), memory)
+    assert other.memory(frames[1]) == live.memory(frames[1])
+    assert np.array_equal(live.segment(frames[2]).image, other.segment(frames[2]).image)
+
+
+def test_one_that_remembers_can_forget(make, frames):
+    used, fresh = make(), make()
+    if not isinstance(used, Remembering):
+        pytest.skip("it looks at each frame alone")
+    for frame in frames:
+        used.segment(frame)
+    used.reset()
+    assert np.array_equal(used.segment(frames[0]).image, fresh.segment(frames[0]).image)
+    assert used.memory(frames[0]) == fresh.memory(frames[0])

@@ -145,7 +145,7 @@ def eventful() -> Iterator[Frame]:
 
 def test_a_frame_comes_back_as_cells_decisions_and_timings() -> None:
     step = Pipeline(stream(PluginChoice("follow"))).step(frame(4, (20, 10), (50, 30)))
-    reply, labels, detections, seen = step
+    reply, labels, detections, seen, _ = step
     assert seen is not None
     assert seen.sequence == 4
     assert labels is not None
@@ -189,7 +189,7 @@ def test_restoring_from_detections_gives_the_replies_and_the_state_of_the_run(ki
     for step, each in zip(steps, eventful(), strict=True):
         if each.sequence < killed_at:
             blank = replace(each, pixels=np.zeros_like(each.pixels))
-            reply = restored.restore(blank, step.detections)
+            reply = restored.restore(blank, step.detections, step.memory)
         else:
             reply = restored.step(each).reply
         known = [message.split(": RuntimeError")[0] for message in step.reply.messages]
