@@ -265,7 +265,7 @@ def test_a_frame_that_cannot_be_segmented_is_answered_counted_and_survived(value
     pipeline = Pipeline(stream())
     pipeline.step(frame(0, (20, 10)))
     step = pipeline.step(frame(1, pixels=image(value=value)))
-    assert step[1:] == (None, None, None)
+    assert step[1:] == (None, None, None, None)
     assert (step.reply.sequence, len(step.reply.cells), pipeline.failed) == (1, 0, 1)
     assert step.reply.messages[0].startswith(f"the frame could not be segmented (1 so far): {why}")
     assert pipeline.step(frame(2, (20, 10))).reply.cells.columns["age"].tolist() == [1.0]
