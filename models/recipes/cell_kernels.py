@@ -11,13 +11,13 @@ X, Y, ANGLE, LONG, SHORT, BEND, LEVEL, DOME = range(8)
 """Columns of a cell: centre in px, direction of its long axis in rad, semi-axes in px, turn of its long axis from
 end to end in rad, brightness, and how much of that is lost from the middle to the outline."""
 TOTAL = 8
-ANGLES = 64
+ANGLES = 128
 """Entries of an outline: the radius in semi-axes by angle, counted from the long axis."""
 DOT_X, DOT_Y, DOT_RADIUS, DOT_HEIGHT = range(4)
 
 
 @njit(cache=True, nogil=True)
-def push_apart(xy, radius, sweeps):  # noqa: ANN001, ANN202
+def push_apart(xy, radius, sweeps):
     """Move discs until none overlap, at most ``sweeps`` times, one pair after the other."""
     n = len(xy)
     for _ in range(sweeps):
@@ -41,7 +41,7 @@ def push_apart(xy, radius, sweeps):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def paint(cells, outlines, margin, soft, light, distance, owner, rim):  # noqa: ANN001, ANN202, PLR0913
+def paint(cells, outlines, margin, soft, light, distance, owner, rim):
     """Draw cells into four images of one shape.
 
     ``light`` gains level times profile, with an edge ``soft`` px wide; ``distance`` (px, negative inside) becomes
@@ -85,7 +85,7 @@ def paint(cells, outlines, margin, soft, light, distance, owner, rim):  # noqa: 
 
 
 @njit(cache=True, nogil=True)
-def dot(dots, sharp, image):  # noqa: ANN001, ANN202
+def dot(dots, sharp, image):
     """Add round dots, ``height * exp(-(distance / radius)^(2 sharp))``."""
     height, width = image.shape
     for i in range(len(dots)):
@@ -98,7 +98,7 @@ def dot(dots, sharp, image):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def placed_inside(cells, outlines, number, reach, rng):  # noqa: ANN001, ANN202
+def placed_inside(cells, outlines, number, reach, rng):
     """Return (cells * number, 2) random places x, y, each at most ``reach`` of the way from a middle to its outline."""
     places = np.empty((len(cells) * number, 2))
     for k in range(len(places)):

@@ -34,7 +34,7 @@ def instances(owner: NDArray[np.int32], least_px: int) -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def _connected(owner):  # noqa: ANN001, ANN202
+def _connected(owner):
     """Return the 4-connected parts of equal owner: their numbers per px, areas and owners; part 0 is empty."""
     height, width = owner.shape
     parts = np.zeros((height, width), np.int32)

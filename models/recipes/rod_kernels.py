@@ -21,7 +21,7 @@ widths; optical density; amplitude, distance in px and phase of bands along the 
 
 
 @njit(cache=True, nogil=True)
-def push_apart(rods, n, width, sweeps):  # noqa: ANN001, ANN202
+def push_apart(rods, n, width, sweeps):
     """Move and turn the first n rods until none overlap, at most ``sweeps`` times, one pair after the other.
 
     Rigid bodies under position-based dynamics on the closest points of their axes (Mueller et al. 2007).
@@ -36,7 +36,7 @@ def push_apart(rods, n, width, sweeps):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def grow(rods, n, target, width, added, fold, kick, pull, gap, rng):  # noqa: ANN001, ANN202, PLR0913
+def grow(rods, n, target, width, added, fold, kick, pull, gap, rng):
     """Let n rods grow, divide and push each other until there are ``target``; return how many there are.
 
     ``rods`` has room for ``target``. A share ``fold`` of the daughters slides beside its sister, the others turn
@@ -60,7 +60,7 @@ def grow(rods, n, target, width, added, fold, kick, pull, gap, rng):  # noqa: AN
 
 
 @njit(cache=True, nogil=True)
-def _divide(rods, i, new, width, added, fold, kick, rng):  # noqa: ANN001, ANN202, PLR0913
+def _divide(rods, i, new, width, added, fold, kick, rng):
     length, angle = rods[i, LENGTH], rods[i, ANGLE]
     share = 0.5 + 0.04 * rng.normal()
     ux, uy = math.cos(angle), math.sin(angle)
@@ -79,7 +79,7 @@ def _divide(rods, i, new, width, added, fold, kick, rng):  # noqa: ANN001, ANN20
 
 
 @njit(cache=True, nogil=True)
-def _draw_together(rods, n, pull):  # noqa: ANN001, ANN202
+def _draw_together(rods, n, pull):
     x, y = 0.0, 0.0
     for i in range(n):
         x += rods[i, X] / n
@@ -90,7 +90,7 @@ def _draw_together(rods, n, pull):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _neighbours(rods, n, width):  # noqa: ANN001, ANN202
+def _neighbours(rods, n, width):
     """Return the pairs whose enclosing circles nearly touch."""
     first, second = np.empty(16 * n + 16, np.int32), np.empty(16 * n + 16, np.int32)
     k = 0
@@ -105,7 +105,7 @@ def _neighbours(rods, n, width):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _part(rods, i, j, width):  # noqa: ANN001, ANN202
+def _part(rods, i, j, width):
     """Part one pair by its overlap, which is returned."""
     ha, hb = max(rods[i, LENGTH] - width, 0.0) / 2, max(rods[j, LENGTH] - width, 0.0) / 2
     ax, ay = math.cos(rods[i, ANGLE]), math.sin(rods[i, ANGLE])
@@ -141,7 +141,7 @@ def _part(rods, i, j, width):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def paint(rods, power, margin, depth, distance, owner, along):  # noqa: ANN001, ANN202, PLR0913
+def paint(rods, power, margin, depth, distance, owner, along):
     """Draw rods into four images of one shape.
 
     ``depth`` gains the optical depth: the density times ``(1 - (distance from axis / radius)^2)^power``;

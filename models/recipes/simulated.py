@@ -16,13 +16,14 @@ import tifffile
 from numpy.typing import NDArray
 from rich.progress import track
 
-from . import nuclei, rods
+from . import nuclei, phase_cells, rods
 
 Drawing = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Drawing]] = {
     "rods": rods.draw,
     "nuclei": nuclei.draw,
+    "phase_cells": phase_cells.draw,
 }
 """What can be drawn, by the name of the kind."""
 SMALLEST = 32
