@@ -5,7 +5,9 @@ This is no score of quality: the reference is what the same net says in fp32, ri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +87,11 @@ class Parity:
         """Return a percentile of the shift of the centroids in px; 0 where no cell is matched."""
         return float(np.percentile(self.shifts_px, percentile)) if self.shifts_px.size else 0.0
 
+    def in_words(self) -> str:
+        """Return all figures in one line."""
+        f1 = ", ".join(f"F1@{iou:g} {value:.4f}" for iou, value in self.f1.items())
+        return f"{f1}, px apart {self.disagreement:.3%}, shift p99 {self.shift_px(99):.2f} px"
+
     def failures(self, demanded: Agreement) -> list[str]:
         """Return what is demanded and not met, in words; empty if the two ways agree."""
         f1 = self.f1
@@ -96,6 +103,11 @@ class Parity:
                 f"centroids shift by {self.shift_px(99):.2f} px (p99), allowed {demanded.shift_px:g}"
             )
         return failed
+
+
+def sum_of(parities: Sequence[Parity]) -> Parity:
+    """Return what the parities of several frames, at least one, say together."""
+    return reduce(Parity.__add__, parities)
 
 
 def compare(reference: Mask, found: Mask) -> Parity:

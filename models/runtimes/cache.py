@@ -12,8 +12,15 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+_KINDS = {
+    ".engine": "engine",
+    ".kernels": "kernels of an engine",
+    ".onnx": "converted net",
+    ".json": "choice",
+}
 _MAGIC = b"CYTOLOOP CACHE 1\n"
 
 
@@ -83,6 +90,25 @@ def read_cached(path: Path, made_from: Mapping[str, str]) -> bytes | None:
     length, _, rest = content.partition(b"\n")
     header, payload = rest[: int(length)], rest[int(length) :]
     return payload if header == _canonical(made_from) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file of the cache: what it is, where, and how large in bytes."""
+
+    kind: str
+    path: Path
+    size: int
+
+
+def kept_files() -> list[Kept]:
+    """Return what is kept, sorted by kind and name."""
+    found = [
+        Kept(_KINDS[path.suffix], path, path.stat().st_size)
+        for path in cache_folder().glob("*/*")
+        if path.suffix in _KINDS
+    ]
+    return sorted(found, key=lambda kept: (kept.kind, kept.path.name))
 
 
 def _canonical(made_from: Mapping[str, str]) -> bytes:

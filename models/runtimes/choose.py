@@ -253,6 +253,17 @@ def remember(net: Net, runtime: str, precision: str, threads: int, choice: Choic
         _log.warning("the choice of a runtime cannot be kept, the next start makes it anew: %s", error)
 
 
+def remember_trials(net: Net, threads: int, trials: Sequence[Trial], judged_on: str) -> Choice:
+    """Keep what follows from trials of all ways, for any runtime and for each; return that for any."""
+    for name in dict.fromkeys(trial.runtime for trial in trials):
+        own = [trial for trial in trials if trial.runtime == name]
+        if any(trial.accepted for trial in own):
+            remember(net, name, "auto", threads, pick([trials[0], *own], judged_on))
+    choice = pick(trials, judged_on)
+    remember(net, "auto", "auto", threads, choice)
+    return choice
+
+
 def _kept(net: Net, runtime: str, precision: str, threads: int) -> tuple[dict[str, str], Path]:
     asked = {"what": "choice", "asked": f"{runtime} {precision}", "threads": str(threads)}
     made_from = asked | {"demanded": str(Agreement())} | identity(net)

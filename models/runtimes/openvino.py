@@ -11,7 +11,7 @@ from .onnx_file import OnnxFile, read_onnx_file
 from .outputs import as_float32
 from .runtime import Precision, Tensor
 
-_HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 
@@ -59,6 +59,18 @@ class OpenvinoRuntime:
                 f"{self._file.path}: fails on a tensor of shape {tensor.shape}: {_reason(error)}"
             ) from error
         return as_float32(self._file, [answer[index] for index in range(len(self._file.output_names))])
+
+
+def precisions() -> tuple[Precision, ...]:
+    """Return what OpenVINO computes in on this processor.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    has = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name in _HINTS if _CAPABILITIES.get(name, "FP32") in has)
 
 
 def _open(file: OnnxFile, threads: int, precision: Precision) -> Any:

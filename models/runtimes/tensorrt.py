@@ -35,11 +35,16 @@ class TensorrtRuntime:
     library
         ``"tensorrt"`` (10 or newer), ``"tensorrt_rtx"``, or ``"auto"`` for the first that is installed.
     shapes
-        Sizes of input that it takes; None takes 32 to 3072 px, tuned for 512.
+        Sizes of input that it takes; None takes 32 to 3072 px, tuned for 1024.
     card
         Which card.
     report
         Told how far the building of the engine is.
+
+    Attributes
+    ----------
+    engine_path
+        Where the engine is kept.
 
     Raises
     ------
@@ -66,7 +71,8 @@ class TensorrtRuntime:
         self._shapes = shapes or ShapeRange()
         self.precision: Precision = self._file.precision
         self.device = self._card.name
-        self._engine = _Engine(self._file, self._tensorrt, self._card, self._shapes, report)
+        self._loaded = _Engine(self._file, self._tensorrt, self._card, self._shapes, report)
+        self.engine_path = self._loaded.path
         self._kept: OrderedDict[tuple[int, ...], _Way] = OrderedDict()
 
     def run(self, tensor: Tensor) -> tuple[Tensor, ...]:
@@ -80,7 +86,7 @@ class TensorrtRuntime:
         if way is None:
             if len(self._kept) == _SHAPES_KEPT:
                 self._kept.popitem(last=False)
-            way = self._kept[given.shape] = _Way(self._engine, self._card, self._file, given.shape)
+            way = self._kept[given.shape] = _Way(self._loaded, self._card, self._file, given.shape)
         self._kept.move_to_end(given.shape)
         return way.run(given)
 
@@ -94,12 +100,14 @@ class _Engine:
         trt = tensorrt.module
         self.log = tensorrt.log()
         self._runtime = trt.Runtime(self.log)
-        plan, path = engine_for(file, tensorrt, card.name, card.capability, shapes, report)
+        plan, self.path = engine_for(file, tensorrt, card.name, card.capability, shapes, report)
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise ModelError(f"{file.path}: {tensorrt.name} cannot load its engine {path}: {self.log.told()}")
+            raise ModelError(
+                f"{file.path}: {tensorrt.name} cannot load its engine {self.path}: {self.log.told()}"
+            )
         self.trt, self.shapes = trt, shapes
-        self._compiled = _Compiled(tensorrt, self.engine, card, path) if tensorrt.is_rtx else None
+        self._compiled = _Compiled(tensorrt, self.engine, card, self.path) if tensorrt.is_rtx else None
 
     def context(self) -> Any:
         """Return a new context: what one size of input is run with. It waits for its memory."""

@@ -31,7 +31,7 @@ class ShapeRange:
     """
 
     smallest: tuple[int, int] = (32, 32)
-    usual: tuple[int, int] = (512, 512)
+    usual: tuple[int, int] = (1024, 1024)
     largest: tuple[int, int] = (3072, 3072)
 
     def __str__(self) -> str:

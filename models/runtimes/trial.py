@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..parity import Agreement, compare
+from ..parity import Agreement, compare, sum_of
 from .runtime import Runtime, Tensor
 
 Decode = Callable[[tuple[Tensor, ...], tuple[int, int]], NDArray[np.int32]]
@@ -53,13 +53,8 @@ class Reference:
         if self._decode is None:
             return self._judge_outputs(runtime)
         found = [self._cells(runtime.run(tensor), tensor) for tensor in self._tensors]
-        parities = [compare(mask, other) for mask, other in zip(self._masks, found, strict=True)]
-        parity = sum(parities[1:], parities[0])
-        f1 = ", ".join(f"F1@{iou:g} {value:.4f}" for iou, value in parity.f1.items())
-        return (
-            f"{f1}, px apart {parity.disagreement:.3%}, shift p99 {parity.shift_px(99):.2f} px",
-            parity.failures(demanded),
-        )
+        parity = sum_of([compare(mask, other) for mask, other in zip(self._masks, found, strict=True)])
+        return parity.in_words(), parity.failures(demanded)
 
     def _cells(self, outputs: tuple[Tensor, ...], tensor: Tensor) -> NDArray[np.int32]:
         assert self._decode is not None

@@ -14,11 +14,13 @@ from typing import get_args
 from ...acquire.errors import ModelError, nearest_name
 from ...acquire.machine import cpu_name, usable_cores
 from ...acquire.plugins import find_class
+from ..packages.adapt import adapt
 from ..packages.contents import ModelPackage
-from . import cuda
+from . import cuda, openvino
+from .onnx import OnnxRuntime
 from .onnx_file import content_hash, read_onnx_file
 from .runtime import Precision, Runtime, Tensor
-from .tensorrt_build import Report, ShapeRange
+from .tensorrt_build import Report
 from .variants import converted
 
 OFFERED: Mapping[str, tuple[Precision, ...]] = {
@@ -108,9 +110,10 @@ def ways(net: Net, runtime: str, precision: str) -> list[Way]:
             + (f"; did you mean {hint!r}?" if hint else "")
         )
     names = [name for name in OFFERED if is_here(name)] if runtime == "auto" else [runtime]
-    found = [
-        Way(name, each) for name in names for each in _precisions(net, name) if precision in ("auto", each)
-    ]
+    if precision == "auto":
+        found = [Way(name, each) for name in names for each in _precisions(net, name) if each in here(name)]
+    else:
+        found = [Way(name, each) for name in names for each in _precisions(net, name) if each == precision]
     if not found:
         kinds = "ONNX" if net.onnx else "TorchScript"
         raise ModelError(
@@ -127,12 +130,22 @@ def is_here(runtime: str) -> bool:
     return any(find_spec(name) is not None for name in _LIBRARIES.get(runtime, (runtime,)))
 
 
+def here(runtime: str) -> Sequence[Precision]:
+    """Return what an installed runtime computes in on this computer."""
+    if runtime == "openvino" and is_here(runtime):
+        return openvino.precisions()
+    if runtime == "torch" and not cuda.cards():
+        return ("fp32",)
+    return OFFERED.get(runtime, get_args(Precision))
+
+
 def _precisions(net: Net, runtime: str) -> Sequence[Precision]:
+    """Return in what a runtime, wherever it is, can compute a net."""
     if (net.torchscript if runtime == "torch" else net.onnx) is None:
         return ()
-    if runtime == "torch":
-        return OFFERED["torch"] if cuda.cards() else ("fp32",)
-    return OFFERED.get(runtime, (net.precision,)) if net.precision == "fp32" else (net.precision,)
+    if net.precision != "fp32" and runtime != "torch":
+        return (net.precision,)
+    return OFFERED.get(runtime, (net.precision,))
 
 
 def open_way(
@@ -153,19 +166,22 @@ def open_way(
         If the runtime is not installed, or there is none of this name.
     """
     kind = find_class("runtimes", way.runtime)
-    usual = (int(frames[0].shape[-2]), int(frames[0].shape[-1])) if frames else None
-    wishes = {
-        "threads": threads,
-        "precision": "fp32" if way.precision == "int8" else way.precision,
-        "shapes": ShapeRange(usual=usual) if usual else ShapeRange(),
-        "report": report,
-    }
+    precision = "fp32" if way.precision == "int8" else way.precision
+    wishes = {"threads": threads, "precision": precision, "report": report}
     known = inspect.signature(kind).parameters
-    return kind(_file(way, net, frames), **{name: wish for name, wish in wishes.items() if name in known})
+    return kind(file_of(way, net, frames), **{name: wish for name, wish in wishes.items() if name in known})
 
 
-def _file(way: Way, net: Net, frames: Sequence[Tensor] | None) -> Path:
-    """Return the file that a way runs."""
+def file_of(way: Way, net: Net, frames: Sequence[Tensor] | None = None) -> Path:
+    """Return the file that a way runs, converted if need be.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be converted.
+    MissingExtraError
+        If what converts it is not installed.
+    """
     if way.runtime == "torch":
         assert net.torchscript is not None
         return net.torchscript
@@ -175,10 +191,38 @@ def _file(way: Way, net: Net, frames: Sequence[Tensor] | None) -> Path:
         if net.int8 is not None and not on_card:
             return net.int8
         target = "tensorrt" if on_card else "processor"
-        return converted(net.onnx, "int8", runs_on=target, calibration=frames or ())
+        return converted(net.onnx, "int8", runs_on=target, calibration=_as_the_file_takes(net, frames or ()))
     if way.precision == "fp16" and net.precision == "fp32" and on_card:
         return converted(net.onnx, "fp16", runs_on="tensorrt")
     return net.onnx
+
+
+class Recorder:
+    """Keeps what a runtime is given, in ``tensors``; it answers as that runtime does."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.name, self.device = runtime.name, runtime.device
+        self.precision: Precision = runtime.precision
+        self.tensors: list[Tensor] = []
+        self._runtime = runtime
+
+    def run(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return what the runtime says; see :class:`.Runtime`."""
+        self.tensors.append(tensor.copy())
+        return self._runtime.run(tensor)
+
+
+def _as_the_file_takes(net: Net, frames: Sequence[Tensor]) -> list[Tensor]:
+    """Return frames with the axes and sizes of the ONNX file, behind what its package does to them."""
+    if net.package is None or not frames or net.onnx is None:
+        return list(frames)
+    recorder = Recorder(OnnxRuntime(net.onnx))
+    seen = adapt(recorder, net.package)
+    if seen is recorder:
+        return list(frames)
+    for frame in frames:
+        seen.run(frame)
+    return recorder.tensors
 
 
 def identity(net: Net) -> dict[str, str]:

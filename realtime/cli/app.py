@@ -17,6 +17,7 @@ from ...acquire.errors import nearest_name
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .engine import engine
 from .evaluate import evaluate
 from .keys import keys
 from .output import INTERRUPTED
@@ -52,7 +53,7 @@ def cytoloop() -> None:
     """
 
 
-for _command in (demo, serve, replay, evaluate, bench, doctor, keys):
+for _command in (demo, serve, replay, evaluate, engine, bench, doctor, keys):
     cytoloop.add_command(_command)
 
 
