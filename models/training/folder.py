@@ -39,7 +39,7 @@ class Annotated:
     image
         (y, x) uint8 or uint16.
     mask
-        (y, x) int32, 0 is background; other numbers need not be consecutive.
+        (y, x) int32, 0 is background, 1, 2, 3, ... are cells.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Annotated:
     @property
     def cells(self) -> int:
         """Number of cells in the mask."""
-        return len(np.unique(self.mask[self.mask > 0]))
+        return int(self.mask.max())
 
 
 def read_annotated(
@@ -94,7 +94,7 @@ def read_annotated(
         except SourceError as error:
             wrong.append(str(error))
         else:
-            read.append(Annotated(name, image, mask))
+            read.append(Annotated(name, image, _numbered(mask)))
     if wrong:
         more = [f"and {len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
         listed = "\n  ".join(wrong[:_MOST_NAMED] + more)
@@ -174,6 +174,12 @@ def _check(pair: ImagePair, image: Pixels, mask: Mask) -> None:
             f"holds one number, {numbers[0]}, in {pieces} pieces: a mask of the foreground. Every cell needs a number"
             " of its own; if no cells touch, --foreground makes each piece a cell",
         )
+
+
+def _numbered(mask: Mask) -> Mask:
+    """Return a mask whose cells are 1, 2, 3, ... in the order of their numbers."""
+    numbers, compact = np.unique(mask, return_inverse=True)
+    return (compact.reshape(mask.shape) + int(numbers[0] != 0)).astype(np.int32)
 
 
 def _check_whole(pair: ImagePair, mask: Mask) -> None:

@@ -50,7 +50,11 @@ class TrainingImage:
 
 
 def training_image(
-    name: str, kind: str, plane: NDArray[np.float32], mask: NDArray[np.integer], *, partial: bool = False
+    name: str,
+    kind: str,
+    plane: NDArray[np.float32],
+    mask: NDArray[np.integer],
+    known: NDArray[np.bool_] | None = None,
 ) -> TrainingImage:
     """Prepare one pair.
 
@@ -62,9 +66,10 @@ def training_image(
         (y, x) float32, normalised.
     mask
         (y, x) integers; any numbers, 0 is background.
-    partial
-        Not every cell is in the mask: what is far from all that are is not known.
+    known
+        (y, x) bool, see :class:`TrainingImage`; None is everywhere.
     """
+    known = np.ones(mask.shape, np.bool_) if known is None else known
     _, compact = np.unique(mask, return_inverse=True)
     compact = compact.reshape(mask.shape) + (0 if (mask == 0).any() else 1)
     measured = depths(compact)
@@ -73,7 +78,8 @@ def training_image(
         height, width = (n - n % factor for n in plane.shape)
         blocks = plane[:height, :width].reshape(height // factor, factor, width // factor, factor)
         plane = blocks.mean(axis=(1, 3))
-        compact = compact[factor // 2 : height : factor, factor // 2 : width : factor]
+        middle = slice(factor // 2, height, factor), slice(factor // 2, width, factor)
+        compact, known = compact[middle], known[middle]
         measured = depths(compact)
     return TrainingImage(
         name,
@@ -82,17 +88,17 @@ def training_image(
         np.ascontiguousarray(compact, np.uint16),
         measured.depth,
         measured.deepest,
-        near_cells(compact, measured.breadth_px) if partial else np.ones(compact.shape, np.bool_),
+        np.ascontiguousarray(known),
         _middles(compact),
         measured.breadth_px,
     )
 
 
 def near_cells(mask: NDArray[np.integer], reach_px: float) -> NDArray[np.bool_]:
-    """Return (y, x) where a cell is at most so far away; everywhere if there is no cell."""
-    return (
-        ndimage.distance_transform_edt(mask == 0) <= reach_px if mask.any() else np.ones(mask.shape, np.bool_)
-    )
+    """Return (y, x) where a cell is at most so far away."""
+    if not mask.any():
+        return np.zeros(mask.shape, np.bool_)
+    return np.asarray(ndimage.distance_transform_edt(mask == 0)) <= reach_px
 
 
 def _middles(mask: NDArray[np.integer]) -> NDArray[np.float32]:
