@@ -60,6 +60,11 @@ class Detections:
         Column of the channel that was segmented.
     compartments
         Nucleus and cytoplasm of each cell, or None if the segmenter does not tell them apart.
+    confidence
+        (n,) float32, 0 to 1: how sure the segmenter is of each cell; None if it does not say.
+    novelty
+        How unlike the images that the segmenter knows the frame looks (about 0 to 1 on familiar ones); None if
+        it does not say.
     """
 
     sequence: int
@@ -76,6 +81,8 @@ class Detections:
     channels: tuple[str, ...] = ()
     channel: int = 0
     compartments: Compartments | None = None
+    confidence: NDArray[np.float32] | None = None
+    novelty: float | None = None
 
     def __len__(self) -> int:
         return len(self.area)

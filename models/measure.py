@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ..acquire.errors import FrameError
@@ -10,13 +13,15 @@ from ..acquire.frame import Frame
 from .detections import Detections
 from .labels import Labels
 
+Image = NDArray[np.int32]
+Ints = NDArray[np.int64]
+
 
 def measure(frame: Frame, labels: Labels) -> Detections:
     """Measure every cell of a mask on every channel of its frame.
 
-    The mask is cut into horizontal runs of equal label; position and shape follow in closed form from the
-    ends of the runs, intensities from sums over them, so that the cost is one pass over the image and hardly
-    grows with the number of cells.
+    The mask is read as horizontal runs of equal label; position and shape follow in closed form from the ends of
+    the runs. All sums are of whole numbers, and so exact.
 
     Parameters
     ----------
@@ -28,78 +33,124 @@ def measure(frame: Frame, labels: Labels) -> Detections:
     Raises
     ------
     FrameError
-        If the mask has another shape than the frame, or its numbers are not 1..count, each used.
+        If the mask has another shape than the frame, its numbers are not 1..count, each used, or it has not one
+        confidence per cell.
     """
     image, n = labels.image, labels.count
     if image.shape != frame.shape:
         raise FrameError(f"mask of shape {image.shape} for a frame of shape {frame.shape}")
-    starts, lengths, owner = _runs(image)
+    if labels.confidence is not None and labels.confidence.shape != (n,):
+        raise FrameError(f"confidences of shape {labels.confidence.shape} for {n} cells")
     pixels = frame.pixels if frame.pixels.ndim == 3 else frame.pixels[np.newaxis]
-    run_of_cell = owner > 0
-    cell = owner[run_of_cell] - 1
-    if len(cell) and (cell.min() < 0 or cell.max() >= n):
-        raise FrameError(f"mask holds label {cell.max() + 1} but says that it has {n} cells")
-    length = lengths[run_of_cell].astype(np.float64)
-    y, x0 = np.divmod(starts[run_of_cell], image.shape[1])
-
-    def total(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(cell, weights, minlength=n).astype(np.float64, copy=False)
-
-    area = total(length)
+    box, first = np.empty((n, 4), np.int32), np.empty(n, np.int64)
+    sums = np.zeros((n, 6), np.int64)
+    light, peak = np.zeros((2, n, len(pixels)), np.int64)
+    largest = _add_up(
+        _fixed(image.astype(np.int32, copy=False)), _fixed(pixels), box, first, sums, light, peak
+    )
+    if largest > n:
+        raise FrameError(f"mask holds label {largest} but says that it has {n} cells")
+    # y and x are counted from the first pixel of each cell, so that nothing large is subtracted.
+    area, y, x, yy, xx, yx = sums.T.astype(np.float64)
     if n and area.min() == 0:
         raise FrameError(f"mask says that it has {n} cells but label {int(area.argmin()) + 1} is not in it")
-    middle = x0 + (length - 1) / 2
-    cy, cx = total(length * y) / area, total(length * middle) / area
-    dy, dx = y - cy[cell], middle - cx[cell]
-    # Within a run of k pixels the variance of x is (k^2 - 1) / 12.
-    yy = total(length * dy * dy) / area
-    xx = total(length * (dx * dx + (length * length - 1) / 12)) / area
-    yx = total(length * dy * dx) / area
-    mean = np.empty((n, len(pixels)))
-    maximum = np.empty((n, len(pixels)))
-    by_cell = np.argsort(cell, kind="stable")
-    first = np.searchsorted(cell[by_cell], np.arange(n))
-    for channel, plane in enumerate(pixels):
-        flat = plane.reshape(-1)
-        if n == 0:
-            continue
-        sums = np.add.reduceat(flat, starts, dtype=np.uint64)[run_of_cell].astype(np.float64)
-        mean[:, channel] = total(sums) / area
-        peaks = np.maximum.reduceat(flat, starts)[run_of_cell]
-        maximum[:, channel] = np.maximum.reduceat(peaks[by_cell], first)
+    moments = np.stack([area * yy - y * y, area * xx - x * x, area * yx - y * x], axis=1)
     return Detections(
         sequence=frame.sequence,
         time_s=frame.time_s,
         shape=frame.shape,
-        yx=np.stack([cy, cx], axis=1),
+        yx=np.stack([(y + area * box[:, 0]) / area, (x + area * first) / area], axis=1),
         area=area,
-        bbox=_boxes(y[by_cell], x0[by_cell], length[by_cell].astype(np.int64), first, n),
-        mean=mean,
-        maximum=maximum,
-        moments=np.stack([yy, xx, yx], axis=1),
+        bbox=box,
+        mean=light / area[:, np.newaxis],
+        maximum=peak.astype(np.float64),
+        moments=moments / np.square(area)[:, np.newaxis],
         stage_um=frame.stage_um,
         pixel_size_um=frame.pixel_size_um,
+        confidence=labels.confidence,
+        novelty=labels.novelty,
     )
 
 
-def _runs(image: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Return flat start, length and label of every horizontal run of equal label, background included."""
-    flat = image.reshape(-1)
-    change = np.empty(flat.size, bool)
-    np.not_equal(flat[1:], flat[:-1], out=change[1:])
-    change[:: image.shape[1]] = True  # a run ends with its row
-    starts = np.flatnonzero(change)
-    return starts, np.diff(starts, append=flat.size), flat[starts]
+def warm_up(dtypes: tuple[str, ...] = ("uint8", "uint16")) -> None:
+    """Compile the kernel for frames of these types, or load it if it was compiled before."""
+    for dtype in dtypes:
+        measure(Frame(np.ones((2, 2), dtype)), Labels(np.ones((2, 2), np.int32), 1))
 
 
-def _boxes(
-    y: NDArray[np.int64], x0: NDArray[np.int64], length: NDArray[np.int64], first: NDArray[np.int64], n: int
-) -> NDArray[np.int32]:
-    """Return (n, 4) int32 y0, x0, y1, x1 from runs sorted by cell."""
-    box = np.empty((n, 4), np.int32)
-    if n:
-        box[:, 0] = np.minimum.reduceat(y, first)
-        box[:, 1] = np.minimum.reduceat(x0, first)
-        box[:, 2] = np.maximum.reduceat(y, first) + 1
-        box[:, 3] = np.maximum.reduceat(x0 + length, first)
-    return box
+def _fixed(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous read-only view: one kernel then does for frames in shared memory and others."""
+    array = np.ascontiguousarray(array).view()
+    array.flags.writeable = False
+    return array
+
+
+@njit(cache=True, nogil=True)
+def _add_up(
+    image: Image, pixels: NDArray[Any], box: Image, first: Ints, sums: Ints, light: Ints, peak: Ints
+) -> int:
+    """Fill the table of the cells; return the largest label.
+
+    Parameters
+    ----------
+    image, pixels
+        (y, x) labels and (channels, y, x) intensities.
+    box, first
+        (n, 4) y0, x0, y1, x1 and (n,) x of the first pixel.
+    sums
+        (n, 6) area, y, x, yy, xx, yx; y and x from the first pixel. Zero at the beginning, as the last two.
+    light, peak
+        (n, channels) sum and maximum of the intensities.
+    """
+    largest = 0
+    height, width = image.shape
+    for y in range(height):
+        row = image[y]
+        x = 0
+        while x < width:
+            label = row[x]
+            start = x
+            x += 1
+            if label <= 0:
+                continue
+            while x < width and row[x] == label:
+                x += 1
+            largest = max(largest, label)
+            if label > len(box):
+                continue
+            cell = label - 1
+            _extend(cell, y, start, x, box, first, sums)
+            for channel in range(len(pixels)):
+                total, highest = _sum(pixels[channel, y], start, x)
+                light[cell, channel] += total
+                peak[cell, channel] = max(peak[cell, channel], highest)
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def _extend(cell: int, y: int, start: int, end: int, box: Image, first: Ints, sums: Ints) -> None:
+    """Add a run to the box and the sums of its cell."""
+    if sums[cell, 0] == 0:
+        first[cell] = start
+        box[cell, 0], box[cell, 1], box[cell, 2], box[cell, 3] = y, start, y + 1, end
+    else:
+        box[cell, 1], box[cell, 2], box[cell, 3] = min(box[cell, 1], start), y + 1, max(box[cell, 3], end)
+    n, dy, dx = end - start, y - box[cell, 0], start - first[cell]
+    along = n * dx + n * (n - 1) // 2  # the sum of dx, dx + 1, ... dx + n - 1
+    sums[cell, 0] += n
+    sums[cell, 1] += n * dy
+    sums[cell, 2] += along
+    sums[cell, 3] += n * dy * dy
+    sums[cell, 4] += n * dx * dx + dx * n * (n - 1) + (n - 1) * n * (2 * n - 1) // 6
+    sums[cell, 5] += along * dy
+
+
+@njit(cache=True, nogil=True)
+def _sum(row: NDArray[Any], start: int, end: int) -> tuple[np.int64, np.int64]:
+    """Return sum and maximum of a part of a row."""
+    total, highest = np.int64(0), np.int64(0)
+    for x in range(start, end):
+        value = np.int64(row[x])
+        total += value
+        highest = max(highest, value)
+    return total, highest

@@ -31,7 +31,7 @@ _LARGEST_RECORD = 1 << 28
 _MAGIC = b"cytoloop journal 1\n"
 
 # Name, type and width of each column of Detections; 0 is the number of channels. Those of the second list belong
-# to its compartments.
+# to its compartments; the third is there if the segmenter says it.
 _COLUMNS = (
     ("yx", "f8", 2),
     ("area", "f8", 1),
@@ -47,6 +47,7 @@ _PARTS = (
     ("nuclear_mean", "f8", 0),
     ("cytoplasm_mean", "f8", 0),
 )
+_CONFIDENCE = (("confidence", "f4", 1),)
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -87,6 +88,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             columns = _bytes_of(detections, _COLUMNS)
             if detections.compartments is not None:
                 columns |= _bytes_of(detections.compartments, _PARTS)
+            if detections.confidence is not None:
+                columns |= _bytes_of(detections, _CONFIDENCE)
+            if detections.novelty is not None:
+                columns["novelty"] = struct.pack("<d", detections.novelty)
         joined = None
         if segmented is not None and segmented.channels != header.channels:
             joined = header_of(segmented, skipped=0, slot=-1, check=0)
@@ -107,9 +112,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         if self.detections is None:
             return None
         header, channels = self.segmented, len(self.segmented.channels)
-        parts = None
+        parts = confidence = novelty = None
         if "nuclei" in self.detections:
             parts = Compartments(**_arrays_of(self.detections, _PARTS, channels))
+        if "confidence" in self.detections:
+            confidence = _arrays_of(self.detections, _CONFIDENCE, channels)["confidence"]
+        if "novelty" in self.detections:
+            (novelty,) = struct.unpack("<d", self.detections["novelty"])
         return Detections(
             sequence=header.sequence,
             time_s=header.time_s,
@@ -118,6 +127,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             pixel_size_um=header.pixel_size_um,
             channels=header.channels,
             compartments=parts,
+            confidence=confidence,
+            novelty=novelty,
             **_arrays_of(self.detections, _COLUMNS, channels),
         )
 

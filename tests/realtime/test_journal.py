@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_entries_come_back_as_they_were_written(tmp_path: Path):
         assert np.array_equal(getattr(back, name), getattr(found, name)), name
         assert getattr(back, name).dtype == getattr(found, name).dtype
     assert (back.shape, back.stage_um, back.time_s) == ((8, 9), (1.0, 2.0), 1.5)
+
+
+def test_confidences_and_novelty_come_back_with_their_detections(tmp_path: Path):
+    plain = an_entry(3)
+    before = plain.restore_detections()
+    assert before is not None and before.confidence is None and before.novelty is None
+    sure = np.array([0.25, 0.5, 1.0], np.float32)
+    said = Entry.of(plain.header, replace(before, confidence=sure, novelty=0.3), plain.reply)
+    journal = Journal(tmp_path / "journal")
+    journal.append(said)
+    journal.close()
+    (entry,) = read_journal(tmp_path / "journal")
+    back = entry.restore_detections()
+    assert back is not None and back.confidence is not None
+    assert (back.confidence.tolist(), back.confidence.dtype, back.novelty) == (sure.tolist(), np.float32, 0.3)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
