@@ -18,6 +18,7 @@ from .output import DONE, FAILED, Output, command, examples_text, short
 BENCHES = {
     "link": "Round trip, throughput and what a hook adds to a real acquisition.",
     "faults": "Kill and hang the service during real acquisitions; count what is lost.",
+    "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
     "wire": "Send mutated wire messages; count what is refused, and what is not.",
 }
 
@@ -88,18 +89,19 @@ def _options(run: Callable[..., Any]) -> list[click.Parameter]:
 def _tables(name: str, values: dict[str, Any]) -> Any:
     """Lay out any measurement: its single figures first, then one table for each list of rows."""
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
     rows = {key: value for key, value in values.items() if isinstance(value, list) and value}
     single = Table("figure", "value", title=f"bench {name}", title_justify="left")
     for key, value in values.items():
         if key not in rows:
-            single.add_row(key, short(value))
+            single.add_row(key, escape(short(value)))
     tables = [single] if single.row_count else []
     for key, listed in rows.items():
         columns = list(dict.fromkeys(column for row in listed for column in row))
         table = Table(*columns, title=key, title_justify="left")
         for row in listed:
-            table.add_row(*(short(row.get(column, "")) for column in columns))
+            table.add_row(*(escape(short(row.get(column, ""))) for column in columns))
         tables.append(table)
     return Group(*tables)
