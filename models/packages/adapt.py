@@ -46,9 +46,7 @@ def adapt(runtime: Runtime, package: ModelPackage) -> Runtime:
     package
         What they are.
     """
-    plain = Framing(output_layouts=package.framing.output_layouts)
-    straight = all(layout in ("", "bcyx") for layout in plain.output_layouts)
-    if package.framing == plain and straight and package.fixed_shape is None and not any(package.postprocess):
+    if package.framing == Framing() and package.fixed_shape is None and not any(package.postprocess):
         return runtime
     return _Adapted(runtime, package)
 
@@ -128,12 +126,25 @@ class _Adapted:
             raise ModelError(
                 f"{self._package.name}: the net has {len(outputs)} outputs, its description {len(layouts)}"
             )
-        for index, (output, axes) in enumerate(zip(outputs, layouts, strict=True)):
-            if axes and output.ndim != len(axes):
-                raise ModelError(
-                    f"{self._package.name}: output {index} has shape {output.shape}, not axes {axes!r}"
-                )
-        return [_ordered(output, axes) for output, axes in zip(outputs, layouts, strict=True)]
+        border, grid = self._framing.border, self._package.grid
+        size = tuple(side // grid - 2 * (border // grid - self._framing.crop) for side in tensor.shape[2:])
+        return [
+            self._ordered(index, output, axes, size) if axes else output
+            for index, (output, axes) in enumerate(zip(outputs, layouts, strict=True))
+        ]
+
+    def _ordered(self, index: int, output: Tensor, layout: str, size: tuple[int, ...]) -> Tensor:
+        """Return a map as (1, outputs, y, x)."""
+        if output.ndim == len(layout):
+            missing = [letter for letter in "bcyx" if letter not in layout]
+            named = output.reshape((1,) * len(missing) + output.shape)
+            ordered = named.transpose([(missing + list(layout)).index(letter) for letter in "bcyx"])
+            if ordered.shape[2:] == size:
+                return ordered
+        raise ModelError(
+            f"{self._package.name}: output {index} has shape {output.shape}; described is {layout!r}, with"
+            f" {' x '.join(map(str, size))} px in y and x"
+        )
 
     def _cropped(self, output: Tensor, shape: tuple[int, int]) -> Tensor:
         """Return the part of a map that covers so many px of the input."""
@@ -141,24 +152,10 @@ class _Adapted:
             return output
         crop, grid = self._framing.crop, self._package.grid
         height, width = (-(-side // grid) for side in shape)
-        kept = output[:, :, crop : crop + height, crop : crop + width]
-        if kept.shape[2:] != (height, width):
-            raise ModelError(
-                f"{self._package.name}: an output of {output.shape[2]} x {output.shape[3]} px, smaller than described"
-            )
-        return kept
+        return output[:, :, crop : crop + height, crop : crop + width]
 
 
 def _mirrored(tensor: Tensor, border: int, size: tuple[int, int]) -> Tensor:
     """Return the tensor at another size: mirrored in at the top and left by the border, else by what is missing."""
     after = [side - border - n for side, n in zip(size, tensor.shape[2:], strict=True)]
     return np.pad(tensor, ((0, 0), (0, 0), (border, after[0]), (border, after[1])), mode="symmetric")
-
-
-def _ordered(output: Tensor, layout: str) -> Tensor:
-    """Return a map as (1, outputs, y, x); what is no map as it is."""
-    if not layout:
-        return output
-    missing = [letter for letter in "bcyx" if letter not in layout]
-    named = output.reshape((1,) * len(missing) + output.shape)
-    return named.transpose([(missing + list(layout)).index(letter) for letter in "bcyx"])
