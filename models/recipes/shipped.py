@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..packages.normalise import Normalisation
+from ..training.courses import full_course
 from ..training.crops import Crops
 from ..training.images import TrainingImage, training_image
-from ..training.loop import Schedule, fit
+from ..training.loop import fit
 from ..training.memory import keep_memory
 from ..training.net import ARCHITECTURES, CellNet
 from .data import Pair, dsb2018, simulated, usiigaci
@@ -32,21 +32,8 @@ SHARES = {
 """How often each kind of image is drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How one net is trained: crops of so many px, so many at a time, for so many steps."""
-
-    size_px: int
-    count: int
-    steps: int
-
-
-COURSES = {
-    "q16": Course(256, 16, 12000),
-    "q32": Course(256, 16, 12000),
-    "h16": Course(160, 16, 10000),
-    "f16": Course(160, 8, 6000),
-}
+STEPS = {"q16": 12_000, "q32": 12_000, "h16": 10_000, "f16": 6_000}
+"""Batches that each net learns from."""
 
 
 def read_pairs(data: Path, simulations: Path) -> list[Pair]:
@@ -62,11 +49,11 @@ def prepare(pairs: Sequence[Pair]) -> list[TrainingImage]:
 
 
 def main() -> None:
-    """Train one net and write its checkpoint; ``package.py`` beside this file makes the package of it."""
+    """Train one net and write its weights; :mod:`.pack` makes the package of them."""
     parser = argparse.ArgumentParser(
         prog="python -m cytoloop.models.recipes.shipped",
         description=__doc__,
-        epilog="Example: python -m cytoloop.models.recipes.shipped --data data --simulated simulated --net q32 --out runs/q32",
+        epilog="Example: ... --data data --simulated simulated --net q32 --out runs/q32",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with DSB2018 and Usiigaci-PhC")
     parser.add_argument(
@@ -79,7 +66,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     given = parser.parse_args()
     keep_memory()
-    course = COURSES[given.net]
+    course = full_course(ARCHITECTURES[given.net], steps=given.steps or STEPS[given.net])
     crops = Crops(
         prepare(read_pairs(given.data, given.simulated)),
         SHARES,
@@ -90,15 +77,14 @@ def main() -> None:
     )
     torch.manual_seed(given.seed)
     net = CellNet(ARCHITECTURES[given.net])
-    steps = given.steps or course.steps
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task(given.net, total=steps)
+        task = progress.add_task(given.net, total=course.schedule.steps)
 
         def report(step: int, loss: float, score: float | None) -> None:
             progress.update(task, completed=step, description=f"{given.net} loss {loss:.3f}")
 
-        fit(net, crops, Schedule(steps=steps), given.out, report=report, resume=given.resume)
+        fit(net, crops, course.schedule, given.out, report=report, resume=given.resume)
     torch.save(net.state_dict(), given.out / "weights.pt")
 
 
