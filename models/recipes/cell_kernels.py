@@ -98,13 +98,16 @@ def dot(dots, sharp, image):
 
 
 @njit(cache=True, nogil=True)
-def placed_inside(cells, outlines, number, reach, rng):
-    """Return (cells * number, 2) random places x, y, each at most ``reach`` of the way from a middle to its outline."""
+def placed_inside(cells, outlines, number, inner, outer, rng):
+    """Return (cells * number, 2) random places x, y, ``inner`` to ``outer`` of the way from a middle to its outline."""
     places = np.empty((len(cells) * number, 2))
     for k in range(len(places)):
         i = k // number
         turn = 2 * math.pi * rng.random()
-        out = reach * math.sqrt(rng.random()) * outlines[i, int(turn * ANGLES / (2 * math.pi)) % ANGLES]
+        out = (
+            math.sqrt(inner**2 + (outer**2 - inner**2) * rng.random())
+            * outlines[i, int(turn * ANGLES / (2 * math.pi)) % ANGLES]
+        )
         u, v = out * math.cos(turn) * cells[i, LONG], out * math.sin(turn) * cells[i, SHORT]
         v += cells[i, BEND] * (u * u / (4 * cells[i, LONG]) - cells[i, LONG] / 12)
         c, s = math.cos(cells[i, ANGLE]), math.sin(cells[i, ANGLE])

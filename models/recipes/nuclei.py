@@ -37,7 +37,7 @@ class Field:
 
 def draw(rng: Random, shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Draw one image of nuclei and its mask."""
-    diameter = log_uniform(rng, 12, 72)
+    diameter = log_uniform(rng, 10, 72)
     noise = log_uniform(rng, 0.006, 0.35) * min(1.0, diameter / 35)
     field = _field(rng, diameter, noise, shape)
     margin = 0.25 * diameter
@@ -137,7 +137,7 @@ def _texture(rng: Random, field: Field, rim: Array, shape: Shape) -> Array:
     if rng.random() < 0.7:
         number = int(rng.integers(1, 6))
         dots = np.empty((len(field.cells) * number, 4))
-        dots[:, :2] = kernels.placed_inside(field.cells, field.outlines, number, 0.75, rng)
+        dots[:, :2] = kernels.placed_inside(field.cells, field.outlines, number, 0.0, 0.75, rng)
         dots[:, kernels.DOT_RADIUS] = d * rng.uniform(0.03, 0.16) * np.exp(rng.normal(0, 0.3, len(dots)))
         dark = rng.random() < 0.7
         height = rng.uniform(0.1, 0.85) if dark else rng.uniform(0.2, 1.6)

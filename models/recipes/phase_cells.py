@@ -6,6 +6,7 @@ The optics are those of :mod:`.rods`. Masks end on the way to the crest of the h
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +21,27 @@ MOST = 160
 """Cells in one image at most."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Outlines as drawn, before optics: (y, x) as in :func:`~.cell_kernels.paint`."""
+
+    distance: NDArray[np.float32]
+    owner: NDArray[np.int32]
+    rim: NDArray[np.float32]
+
+
 def draw(rng: Random, shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Draw one image of spread cells and its mask."""
     breadth = log_uniform(rng, 14, 75)
     field, rounded = _field(rng, breadth, shape)
     margin = 0.3 * breadth
     light, rim = np.zeros((2, *shape), np.float32)
-    distance, owner = np.full(shape, margin, np.float32), np.zeros(shape, np.int32)
-    kernels.paint(field.cells, field.outlines, margin, 1.0, light, distance, owner, rim)
+    drawn = Drawn(np.full(shape, margin, np.float32), np.zeros(shape, np.int32), rim)
+    kernels.paint(field.cells, field.outlines, margin, 1.0, light, drawn.distance, drawn.owner, rim)
     edge = breadth * rng.uniform(0.03, 0.12)
-    depth = _depth(rng, field, rounded, edge, distance, owner, rim)
-    image, reach = _seen(rng, breadth, edge, depth)
+    image, reach = _seen(rng, breadth, edge, _depth(rng, field, rounded, edge, drawn))
     outline = reach + rng.normal(0, 0.012) * breadth
-    inside = np.where(distance < outline, owner, 0).astype(np.int32)
+    inside = np.where(drawn.distance < outline, drawn.owner, 0).astype(np.int32)
     return image, instances(inside, int(0.12 * breadth**2))
 
 
@@ -40,12 +49,12 @@ def _field(rng: Random, breadth: float, shape: Shape) -> tuple[Field, NDArray[np
     """Return cells and which of them are rounded up."""
     xy, radius = _places(rng, breadth, shape)
     n = len(xy)
-    rounded = rng.random(n) < rng.choice((0.0, 0.05, 0.25, rng.uniform(0, 1)), p=(0.35, 0.3, 0.25, 0.1))
+    rounded = rng.random(n) < rng.choice((0.0, 0.05, 0.25, rng.uniform(0, 1)), p=(0.45, 0.35, 0.15, 0.05))
     cells = np.zeros((n, kernels.TOTAL))
     cells[:, :2], cells[:, kernels.ANGLE] = xy, rng.uniform(0, 2 * np.pi, n)
     if rng.random() < 0.3:  # cells that align with their neighbours
         cells[:, kernels.ANGLE] = rng.uniform(0, np.pi) + rng.normal(0, 0.35, n)
-    aspect = np.exp(rng.normal(rng.uniform(0, 0.7), rng.uniform(0.1, 0.4), n)).clip(1, 4.5)
+    aspect = np.exp(rng.normal(rng.uniform(0, 0.9), rng.uniform(0.1, 0.45), n)).clip(1, 4.5)
     aspect[rounded] = np.exp(np.abs(rng.normal(0, 0.06, np.count_nonzero(rounded))))
     radius = np.where(rounded, radius * rng.uniform(0.55, 0.8), radius)
     cells[:, kernels.LONG], cells[:, kernels.SHORT] = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
@@ -63,8 +72,9 @@ def _outlines(rng: Random, n: int) -> Floats:
         at, wide = rng.uniform(0, 2 * np.pi, (n, 1)), np.exp(rng.uniform(np.log(0.12), np.log(0.7), (n, 1)))
         off = np.abs((angle - at + np.pi) % (2 * np.pi) - np.pi)
         outlines += rng.uniform(0, 1.3, (n, 1)) * np.exp(-((off / wide) ** rng.uniform(1.2, 2)))
+        outlines -= rng.uniform(0, 0.12, (n, 1))
     area = np.sqrt((outlines**2).mean(axis=1, keepdims=True))
-    return (outlines / area).clip(0.3, 2.6)
+    return (outlines / area).clip(0.25, 2.6)
 
 
 def _places(rng: Random, breadth: float, shape: Shape) -> tuple[Floats, Floats]:
@@ -72,11 +82,9 @@ def _places(rng: Random, breadth: float, shape: Shape) -> tuple[Floats, Floats]:
     if kind < 0.03:
         return np.zeros((0, 2)), np.zeros(0)
     full = shape[0] * shape[1] / breadth**2
-    n = int(
-        1
-        + (min(MOST, full * (1.3 if kind < 0.3 else 0.7)) - 1)
-        * (rng.uniform(0.6, 1) if kind < 0.3 else rng.random())
-    )
+    crowded = kind < 0.3
+    most = min(MOST, full * (1.3 if crowded else 0.7))
+    n = int(1 + (most - 1) * (rng.uniform(0.6, 1) if crowded else rng.random()))
     xy = rng.uniform(-0.08, 1.08, (n, 2)) * size
     if kind > 0.75:  # islands
         middles = rng.uniform(0, 1, (int(rng.integers(1, 5)), 2)) * size
@@ -86,37 +94,22 @@ def _places(rng: Random, breadth: float, shape: Shape) -> tuple[Floats, Floats]:
     return xy, radius * 1.15
 
 
-def _depth(
-    rng: Random,
-    field: Field,
-    rounded: NDArray[np.bool_],
-    edge: float,
-    distance: Array,
-    owner: NDArray[np.int32],
-    rim: Array,
-) -> Array:
+def _depth(rng: Random, field: Field, rounded: NDArray[np.bool_], edge: float, drawn: Drawn) -> Array:
     """Return (y, x) optical depth: a flat rim, a body around the nucleus, what the cell holds, lines at contacts."""
-    shape, d = distance.shape, field.diameter
-    inner = np.minimum(rim, 1.0)
-    flat = np.sqrt(np.clip(-distance / edge, 0, 1))
+    inner, owner = np.minimum(drawn.rim, 1.0), drawn.owner
+    inside = (drawn.distance < 0).astype(np.float32)
+    flat = np.sqrt(np.clip(-drawn.distance / edge, 0, 1))
     lamella = rng.uniform(0.25, 1.0)
-    body = rng.uniform(0.1, 1.2) * np.exp(-((inner / rng.uniform(0.3, 0.8)) ** 2))
+    body = 1.2 * rng.random() ** 2 * np.exp(-((inner / rng.uniform(0.3, 0.8)) ** 2))
     levels = np.concatenate([[0.0], field.cells[:, kernels.LEVEL]]).astype(np.float32)
     round_ones = np.concatenate([[False], rounded])
-    depth = flat * (lamella + body) * levels[owner]
-    inside = (distance < 0).astype(np.float32)
-    ball = (
-        np.sqrt(np.maximum(1 - inner * inner, 0))
-        * rng.uniform(1.5, 3.5)
-        * rng.choice((1.0, -1.0), p=(0.55, 0.45))
-    )
-    depth = np.where(round_ones[owner] & (inside > 0), ball, depth)
-    grain = (
-        _grain(rng, field, inner, shape)
-        * np.where(round_ones, rng.uniform(0.2, 1), 1.0).astype(np.float32)[owner]
-    )
-    depth += grain * flat * inside
-    contact = np.zeros(shape, np.float32)
+    ball = np.sqrt(np.maximum(1 - inner * inner, 0)) * rng.uniform(1.5, 3.5)
+    if rng.random() < 0.45:  # so thick that the phase wraps: bright
+        ball = -ball
+    depth = np.where(round_ones[owner] & (inside > 0), ball, flat * (lamella + body) * levels[owner])
+    share = np.where(round_ones, rng.uniform(0.2, 1), 1.0).astype(np.float32)
+    depth += _grain(rng, field, inner, owner.shape) * share[owner] * flat * inside
+    contact = np.zeros(owner.shape, np.float32)
     contact[1:] += (owner[1:] != owner[:-1]) & (owner[1:] > 0) & (owner[:-1] > 0)
     contact[:, 1:] += (owner[:, 1:] != owner[:, :-1]) & (owner[:, 1:] > 0) & (owner[:, :-1] > 0)
     width = max(edge * rng.uniform(0.2, 0.6), 0.5)
@@ -125,27 +118,23 @@ def _depth(
 
 
 def _grain(rng: Random, field: Field, inner: Array, shape: Shape) -> Array:
-    """Return (y, x) what is seen inside: mottled cytoplasm, a smoother nucleus with nucleoli, vesicles."""
-    d, cells = field.diameter, field.cells
-    grain = rng.uniform(0, 0.25) * optics.mottle(rng, shape, d * rng.uniform(0.015, 0.05))
-    grain += rng.uniform(0, 0.25) * optics.mottle(rng, shape, d * rng.uniform(0.05, 0.2))
+    """Return (y, x) what is seen inside: mottled cytoplasm, a smoother nucleus with nucleoli, vesicles, thick tips."""
+    d = field.diameter
+    grain = 0.2 * rng.random() ** 2 * optics.mottle(rng, shape, d * rng.uniform(0.015, 0.05))
+    grain += 0.25 * rng.random() ** 2 * optics.mottle(rng, shape, d * rng.uniform(0.05, 0.2))
     nucleus = np.exp(-((inner / rng.uniform(0.25, 0.5)) ** 6))
-    grain = grain * (1 - rng.uniform(0, 0.8) * nucleus) + rng.normal(0, 0.25) * nucleus
-    grain += rng.uniform(0, 0.4) * np.exp(-(((inner - 0.45) / 0.06) ** 2)) * rng.choice((0.0, 1.0))
-    for number, reach, size, height in (
-        (int(rng.integers(0, 5)), 0.3, rng.uniform(0.03, 0.07), rng.uniform(0.1, 1.0)),
-        (
-            int(log_uniform(rng, 1, 50)),
-            rng.uniform(0.4, 0.85),
-            rng.uniform(0.01, 0.035),
-            rng.uniform(0.1, 1.2),
-        ),
-    ):
-        dots = np.empty((len(cells) * number, 4))
-        dots[:, :2] = kernels.placed_inside(cells, field.outlines, number, reach, rng)
-        dots[:, kernels.DOT_RADIUS] = np.maximum(d * size * np.exp(rng.normal(0, 0.4, len(dots))), 0.5)
-        sign = np.where(rng.random(len(dots)) < rng.choice((0.0, 0.2, 0.5)), -1, 1)
-        dots[:, kernels.DOT_HEIGHT] = height * rng.uniform(0.2, 1, len(dots)) * sign
+    grain = grain * (1 - rng.uniform(0, 0.8) * nucleus) + rng.normal(0, 0.15) * nucleus
+    grain += rng.choice((0.0, rng.uniform(0, 0.3))) * np.exp(-(((inner - 0.45) / 0.06) ** 2))
+    height, paler = rng.uniform(0.1, 1.2, 3), rng.choice((0.0, 0.2, 0.5))
+    nucleoli = (int(rng.integers(0, 6)), 0.0, 0.35, rng.uniform(0.02, 0.05), height[0])
+    vesicles = (int(log_uniform(rng, 1, 40)), 0.0, rng.uniform(0.4, 0.9), rng.uniform(0.01, 0.03), height[1])
+    tips = (int(rng.integers(0, 5)), 0.8, 1.0, rng.uniform(0.03, 0.1), height[2])
+    for number, near, far, size, strong in (nucleoli, vesicles, tips):
+        dots = np.empty((len(field.cells) * number, 4))
+        dots[:, :2] = kernels.placed_inside(field.cells, field.outlines, number, near, far, rng)
+        dots[:, kernels.DOT_RADIUS] = np.maximum(d * size * np.exp(rng.normal(0, 0.35, len(dots))), 0.5)
+        sign = np.where(rng.random(len(dots)) < paler, -1, 1)
+        dots[:, kernels.DOT_HEIGHT] = strong * rng.uniform(0.2, 1, len(dots)) * sign
         kernels.dot(dots, rng.uniform(1, 2.5), grain)
     return grain
 
@@ -154,8 +143,8 @@ def _seen(rng: Random, breadth: float, edge: float, depth: Array) -> tuple[Array
     """Return counts, and px from a cell's own outline to that of its mask."""
     shape = depth.shape
     focus = max(breadth * log_uniform(rng, 0.012, 0.045), 0.5)
-    ring, far = breadth * log_uniform(rng, 0.06, 0.25), breadth * rng.uniform(0.3, 1.0)
-    halo, share = rng.uniform(0.65, 1.1), 0.6 * rng.random() ** 2
+    ring, far = breadth * log_uniform(rng, 0.05, 0.2), breadth * rng.uniform(0.3, 1.0)
+    halo, share = min(rng.uniform(0.7, 1.25), 1.08), 0.6 * rng.random() ** 2
 
     def see(x: Array) -> Array:
         low = (1 - share) * optics.blurred(x, ring) + share * optics.blurred(x, far)

@@ -14,10 +14,11 @@ X, Y, ANGLE, LENGTH, DIVIDE_AT = range(5)
 """Columns of a rod while it is placed: centre and length from pole to pole in px, direction in rad, and the
 length at which it divides."""
 PLACED = 5
-WIDTH, BEND, TAPER, WAIST, POLE, DENSITY, BANDS, BAND_PX, PHASE, TOTAL = range(5, 15)
+WIDTH, BEND, TAPER, WAIST, SEPTUM, POLE, DENSITY, BANDS, BAND_PX, PHASE, TOTAL = range(5, 16)
 """Columns that follow when it is drawn: full width in px; turn of the axis from pole to pole in rad; how much
-thinner one pole is than the other, as a fraction; how far the septum has closed, 0 to 1; length of a pole in half
-widths; optical density; amplitude, distance in px and phase of bands along the axis; none is ``TOTAL``."""
+thinner one pole is than the other, as a fraction; how far the septum has closed, 0 to 1, and how wide that
+constriction is in half widths; length of a pole in half widths; optical density; amplitude, distance in px and
+phase of bands along the axis; none is ``TOTAL``."""
 
 
 @njit(cache=True, nogil=True)
@@ -166,7 +167,7 @@ def paint(rods, power, margin, depth, distance, owner, along):
                 v = c * dy - s * dx - curvature * u * u / 2 + sag / 3
                 if abs(v) > radius + margin:
                     continue
-                septum = u / (0.8 * radius)
+                septum = u / (rods[i, SEPTUM] * radius)
                 r = radius * (1 - rods[i, WAIST] * math.exp(-septum * septum))
                 r *= 1 - rods[i, TAPER] * (0.5 + 0.5 * u / half)
                 beyond = (abs(u) - (half - rods[i, POLE] * r)) / rods[i, POLE]

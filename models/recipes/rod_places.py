@@ -39,7 +39,9 @@ def drawn_habit(rng: Random) -> Habit:
     """Draw what the rods of one image share."""
     width = log_uniform(rng, 6, 25)
     return Habit(
-        width, log_uniform(rng, 1.1, 3.6), width * rng.choice((rng.uniform(0, 0.05), rng.uniform(0, 0.3)))
+        width,
+        log_uniform(rng, 1.1, 4.2),
+        width * rng.choice((rng.uniform(0, 0.04), rng.uniform(0, 0.2)), p=(0.7, 0.3)),
     )
 
 
@@ -47,7 +49,7 @@ def placed(rng: Random, habit: Habit, shape: Shape) -> Floats:
     """Return (n, PLACED) rods in an arrangement drawn at random; none in a few fields."""
     arrange = rng.choice(
         np.array([_colonies, _layer, _loose, _stacks, _chains, _nothing], object),
-        p=[0.46, 0.14, 0.16, 0.12, 0.09, 0.03],
+        p=[0.51, 0.13, 0.1, 0.15, 0.08, 0.03],
     )
     return arrange(rng, habit, shape)
 
@@ -70,7 +72,7 @@ def _grown(rng: Random, habit: Habit, founders: Floats, target: int) -> Floats:
     target = max(target, len(founders))
     rods = np.zeros((target, kernels.PLACED))
     rods[: len(founders)] = founders
-    fold, kick = rng.uniform(0, 0.6), log_uniform(rng, 0.02, 0.3)
+    fold, kick = rng.uniform(0, 0.9), log_uniform(rng, 0.01, 0.2)
     pull = rng.choice((0.0, rng.uniform(0, 0.03)))
     n = kernels.grow(
         rods, len(founders), target, habit.width, habit.added, fold, kick, pull, habit.gap, rng

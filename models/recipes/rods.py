@@ -8,7 +8,6 @@ draw the outline: half way up from the dark body to the bright halo.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +67,10 @@ def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape)
     full[:, kernels.TAPER] = rng.normal(0, rng.uniform(0, 0.08), n)
     ripe = np.clip((rods[:, kernels.LENGTH] / np.maximum(rods[:, kernels.DIVIDE_AT], 1) - 0.85) / 0.15, 0, 1)
     full[:, kernels.WAIST] = rng.uniform(0.05, 0.6) * ripe ** rng.uniform(0.7, 2)
+    full[:, kernels.SEPTUM] = rng.uniform(0.25, 0.65)
     full[:, kernels.POLE] = rng.uniform(0.75, 1.3) * np.clip(rng.normal(1, 0.08, n), 0.8, 1.2)
-    full[:, kernels.DENSITY] = np.exp(rng.normal(0, log_uniform(rng, 0.02, 0.3), n)).clip(0.4, 2)
-    full[:, kernels.BANDS] = np.maximum(rng.normal(0, rng.choice((0, 0.03, 0.08, 0.2)), n), 0).clip(0, 0.6)
+    full[:, kernels.DENSITY] = np.exp(rng.normal(0, log_uniform(rng, 0.02, 0.25), n)).clip(0.5, 1.8)
+    full[:, kernels.BANDS] = np.maximum(rng.normal(0, rng.choice((0, 0, 0.03, 0.08, 0.2)), n), 0).clip(0, 0.6)
     full[:, kernels.BAND_PX] = width * rng.uniform(0.7, 2.5, n)
     full[:, kernels.PHASE] = rng.uniform(0, 2 * np.pi, n)
     margin = MARGIN * width
@@ -85,34 +85,43 @@ def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape)
     return Drawn(width, power, depth, distance, owner)
 
 
-def _outline(drawn: Drawn, see: Callable[[Array], Array], share: float) -> float:
-    """Return px from a rod's own outline to where the image of a long single rod is ``share`` of the way up.
-
-    The way leads from the level on its axis to the extreme level outside.
-    """
+def _strip(drawn: Drawn) -> Array:
+    """Return (8, x) depth across a long single rod, with its axis in the middle column."""
     fine, reach = 16, int(4 * drawn.width)
     at = (np.arange((2 * reach + 1) * fine) + 0.5) / fine - reach - 0.5
     profile = np.maximum(1 - (2 * at / drawn.width) ** 2, 0) ** drawn.power * (np.abs(at) < drawn.width / 2)
-    strip = np.repeat(profile.reshape(1, -1, fine).mean(axis=2), 8, axis=0).astype(np.float32)
-    seen = see(strip)[4, reach:]
-    inner = int(np.argmin(seen[: int(drawn.width / 2) + 1]))
-    outer = inner + int(np.argmax(seen[inner : int(2 * drawn.width)]))
-    level = seen[inner] + share * (seen[outer] - seen[inner])
-    return float(np.interp(level, seen[inner : outer + 1], np.arange(inner, outer + 1))) - drawn.width / 2
+    return np.repeat(profile.reshape(1, -1, fine).mean(axis=2), 8, axis=0).astype(np.float32)
+
+
+def _outline(drawn: Drawn, seen: Array, share: float) -> float:
+    """Return px from a rod's own outline to where its image is ``share`` of the way up.
+
+    The way leads from the darkest level inside to the brightest one outside; ``seen`` is the image of a
+    :func:`_strip`.
+    """
+    across = seen[4, seen.shape[1] // 2 :]
+    inner = int(np.argmin(across[: int(drawn.width / 2) + 1]))
+    outer = inner + int(np.argmax(across[inner : int(2 * drawn.width)]))
+    level = across[inner] + share * (across[outer] - across[inner])
+    at = np.arange(inner, outer + 1)
+    return float(np.interp(level, across[inner : outer + 1], at)) - drawn.width / 2
 
 
 def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
     """Return counts in phase contrast, and px from the rods' own outline to that of their masks."""
     width, shape = drawn.width, drawn.depth.shape
     focus = max(log_uniform(rng, 0.06, 0.2) * width, 0.5)
-    ring, far = rng.uniform(0.35, 0.9) * width, rng.uniform(1.1, 3) * width
-    halo, share = rng.uniform(0.5, 1.2), rng.uniform(0.0, 0.5)
+    ring, far = rng.uniform(0.35, 0.9) * width, rng.uniform(1.1, 3.5) * width
+    share = rng.uniform(0.0, 0.6)
 
-    def see(depth: Array) -> Array:
+    def parts(depth: Array) -> tuple[Array, Array]:
         low = (1 - share) * optics.blurred(depth, ring) + share * optics.blurred(depth, far)
-        return halo * low - optics.blurred(depth, focus)
+        return low, optics.blurred(depth, focus)
 
-    seen = see(drawn.depth)
+    strip_low, strip = parts(_strip(drawn))
+    halo = _halo_for(strip_low, strip, rng.uniform(0.3, 1.4))
+    low, sharp = parts(drawn.depth)
+    seen = halo * low - sharp
     contrast = log_uniform(rng, 0.12, 0.9)
     light = np.maximum(1 + contrast * seen, 0.03) * optics.illumination(
         rng, shape, 0.3 * contrast * rng.random() ** 2
@@ -120,7 +129,16 @@ def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
     light += contrast * _dirt(rng, shape, width)
     if rng.random() < 0.04:  # negative phase contrast
         light = 2 * np.median(light) - light
-    return _counts(rng, drawn, light), _outline(drawn, see, rng.uniform(0.42, 0.54))
+    return _counts(rng, drawn, light), _outline(drawn, halo * strip_low - strip, rng.uniform(0.42, 0.54))
+
+
+def _halo_for(low: Array, sharp: Array, ratio: float) -> float:
+    """Return the weight of the lowpass that makes the halo of a single rod ``ratio`` times as strong as its body."""
+    for halo in np.arange(0.3, 1.4, 0.05):
+        seen = halo * low - sharp
+        if seen.max() >= -ratio * seen.min():
+            return float(halo)
+    return 1.4
 
 
 def _fluorescent(rng: Random, drawn: Drawn) -> tuple[Array, float]:
@@ -137,10 +155,10 @@ def _fluorescent(rng: Random, drawn: Drawn) -> tuple[Array, float]:
         rim = np.exp(-((drawn.distance / (0.14 * width)) ** 2)) * (drawn.distance < 0.3 * width)
         glow = rng.uniform(0, 0.4) * glow + rim
     dark = rng.uniform(0.02, 0.8)
-    light = (see(glow) + dark) * optics.illumination(rng, shape, 0.5 * rng.random() ** 2)
+    light = (see(glow) + dark) * optics.illumination(rng, shape, 0.35 * rng.random() ** 2)
     light += 0.15 * rng.random() ** 2 * dark * np.abs(optics.mottle(rng, shape, width * rng.uniform(0.5, 6)))
     light += 0.5 * np.abs(optics.spots(rng, shape, int(rng.choice((0, 0, 3, 12))), (0.1 * width, width), 1))
-    return _counts(rng, drawn, light), _outline(drawn, lambda d: -see(d), rng.uniform(0.5, 0.7))
+    return _counts(rng, drawn, light), _outline(drawn, -see(_strip(drawn)), rng.uniform(0.5, 0.7))
 
 
 def _bright_field(rng: Random, drawn: Drawn) -> tuple[Array, float]:
@@ -176,14 +194,22 @@ def _dirt(rng: Random, shape: Shape, width: float) -> Array:
 
 def _counts(rng: Random, drawn: Drawn, light: Array) -> Array:
     """Return what the camera records; 8 bit files are often stretched until cells and halos saturate."""
-    field = float(np.median(light))
+    ground = light[drawn.owner == 0][::4]
+    if len(ground) < 0.01 * light.size:  # a full layer: the gaps
+        ground = np.sort(light, axis=None)[-light.size // 20 :]
+    field = float(np.median(ground))
     inside = light[drawn.distance < -0.2 * drawn.width]
     cell = float(np.median(inside)) if len(inside) else field * 0.8
     span = max(abs(field - cell), 0.05 * abs(field))
-    bright = float(np.percentile(light[::2, ::2], 99.5))
+    ring = light[(drawn.distance > 0.05 * drawn.width) & (drawn.distance < MARGIN * drawn.width)]
+    bright = float(np.percentile(ring[::4], 80)) if len(ring) else field * 1.2
     light = optics.camera(rng, light, log_uniform(rng, 0.005, 0.15) * span)
-    down, up = max(field - min(cell, field), 0.2 * span), max(bright - field, 0.2 * span)
-    hard = rng.random() < 0.5
-    low = field - down * (rng.uniform(0.35, 1.0) if hard else rng.uniform(1.0, 1.8))
-    high = field + up * (rng.uniform(0.2, 1.0) if hard else rng.uniform(1.0, 1.8))
+    if rng.random() < 0.55 and len(inside) and cell < field:  # stretched, the field at any gray
+        low = min(field - span * rng.uniform(0.25, 1.0), float(np.percentile(ground, 1)))
+        palest = float(np.percentile(inside[::4], 92)) + 0.2 * span
+        return optics.stored(rng, light, low, max(low + (field - low) / rng.uniform(0.2, 0.8), palest))
+    low, high = (
+        min(field, cell) - span * rng.uniform(0, 0.8),
+        max(field, cell, bright) + span * rng.uniform(0, 0.8),
+    )
     return optics.stored(rng, light, low, high)
