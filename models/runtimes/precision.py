@@ -65,7 +65,7 @@ def to_int8(
     Weights are quantised per output channel, symmetrically. Activations are quantised per tensor over the range
     that they have on the calibration frames: unsigned with a zero point for processors (1.7 times as fast in
     ONNX Runtime as signed ones, and nearer to fp32, as behind a ReLU all 256 levels are used); signed without
-    one, and biases left alone, for TensorRT, which knows nothing else.
+    one, and biases left alone, for TensorRT, which knows nothing else. The first and the last layer stay fp32.
 
     Parameters
     ----------
@@ -108,6 +108,7 @@ def to_int8(
                 activation_type=QuantType.QInt8 if for_tensorrt else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,
+                nodes_to_exclude=_ends(ready),
                 extra_options={
                     "ActivationSymmetric": for_tensorrt,
                     "WeightSymmetric": True,
@@ -154,6 +155,19 @@ def _folded(file: OnnxFile, target: Path) -> Path:
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     onnx.save(model, target)
     return target
+
+
+def _ends(net: Path) -> list[str]:
+    """Return the nodes that stay in fp32: the first convolution, and the last with all behind it.
+
+    The grey levels that go in and the maps that come out need more than 256 levels: on a shipped net's frames
+    this halves the px that differ from fp32, for a fifth more time.
+    """
+    nodes = _load_onnx().load(net, load_external_data=False).graph.node
+    convolutions = [number for number, node in enumerate(nodes) if node.op_type == "Conv"]
+    if len(convolutions) < 3:
+        return []
+    return [nodes[convolutions[0]].name, *(node.name for node in nodes[convolutions[-1] :])]
 
 
 class _Reader:

@@ -18,7 +18,7 @@ from .precision import Target, to_fp16, to_int8
 from .runtime import Tensor
 
 _MOST_TENSORS = 16
-_RECIPE = "1"
+_RECIPE = "2"
 """Changes when nets are converted otherwise than before."""
 
 
