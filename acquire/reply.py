@@ -104,6 +104,8 @@ class Reply(msgspec.Struct, frozen=True):
         How long each stage took, in ms, by name: ``segment``, ``measure``, ``track``, ``decide``.
     messages
         What a person should read: limits hit, channels ignored, things shed.
+    novelty
+        How unlike the images that the segmenter knows the frame looks: above 1 is unlike; None if it does not say.
     """
 
     sequence: int
@@ -112,6 +114,7 @@ class Reply(msgspec.Struct, frozen=True):
     decisions: tuple[Decision, ...] = ()
     timings_ms: dict[str, float] = {}
     messages: tuple[str, ...] = ()
+    novelty: float | None = None
 
     @property
     def commands(self) -> tuple[Command, ...]:

@@ -16,7 +16,8 @@ from ..trackers.tracks import Tracks
 def cells_of(tracks: Tracks, channels: Sequence[str]) -> Cells:
     """Return the cells of a frame as columns.
 
-    ``mean`` and ``max`` are those of the segmented channel. Of several channels each has columns of its own,
+    ``mean`` and ``max`` are those of the segmented channel. ``confidence`` is that of the link to the frame
+    before, ``cell_confidence`` how sure the segmenter is of the cell. Of several channels each has columns of its own,
     such as ``mean_GFP``; where cells have nuclei, there are ``nuclei`` (how many), ``nuclear_mean_GFP`` and
     ``cytoplasm_mean_GFP`` as well.
 
@@ -39,6 +40,8 @@ def cells_of(tracks: Tracks, channels: Sequence[str]) -> Cells:
         "age": tracks.age,
         "confidence": tracks.confidence,
     }
+    if found.confidence is not None:
+        columns["cell_confidence"] = found.confidence
     places = _places(channels, found)
     if len(channels) > 1:
         columns |= _by_channel("mean", found.mean, places) | _by_channel("max", found.maximum, places)

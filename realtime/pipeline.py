@@ -211,7 +211,8 @@ class Pipeline:
             # One that is not finite was refused, which its message says; it would make the reply unreadable.
             decisions=tuple(decision for decision in verdict.decisions if can_travel(decision)),
             timings_ms=timings,
-            messages=messages + unusable + said + verdict.messages,
+            messages=messages + self._novelty_notice(detections) + unusable + said + verdict.messages,
+            novelty=detections.novelty,
         )
 
     def _segmented_channel(self, frame: Frame) -> tuple[int | None, tuple[str, ...]]:
@@ -292,6 +293,13 @@ class Pipeline:
             return ()
         return self._notices.once(
             "frame times do not increase: the rate of commands is counted in the latest time seen"
+        )
+
+    def _novelty_notice(self, detections: Detections) -> tuple[str, ...]:
+        if detections.novelty is None or detections.novelty <= 1:
+            return ()
+        return self._notices.once(
+            "frames look unlike what the segmenter's net knows (novelty above 1): look at the masks"
         )
 
     def _failure(self, why: str) -> str:

@@ -429,3 +429,34 @@ def test_the_registered_plugins_close_the_loop_on_a_cell_that_leaves_and_divides
     assert len(stimulated) == 2
     assert all(28 <= index <= 31 for index in stimulated)
     assert math.dist((x, y), stage) < 20.0
+
+
+class Doubting(Spots):
+    """Is surer of cell 1 than of cell 2, and finds frames with a third unlike what it knows."""
+
+    def segment(self, frame: Frame) -> Labels:
+        found = super().segment(frame)
+        sure = np.linspace(0.9, 0.5, found.count, dtype=np.float32)
+        return replace(found, confidence=sure, novelty=1.5 if found.count > 2 else 0.4)
+
+
+def test_how_sure_the_segmenter_is_comes_with_every_reply_and_a_strange_frame_is_said_once() -> None:
+    live, restored = (Pipeline(stream(segmenter=plugin(Doubting))) for _ in range(2))
+    centres = [[(20, 10), (40, 10)], [(20, 10), (40, 10), (10, 30)], [(20, 10), (40, 10), (10, 30)]]
+    frames = [frame(number, *places) for number, places in enumerate(centres)]
+    steps = [live.step(each) for each in frames]
+    replies = [step.reply for step in steps]
+    assert replies[0].cells.columns["cell_confidence"].tolist() == pytest.approx([0.9, 0.5])
+    assert [reply.novelty for reply in replies] == [0.4, 1.5, 1.5]
+    said = [any("novelty above 1" in message for message in reply.messages) for reply in replies]
+    assert said == [False, True, False]
+    again = [
+        restored.restore(each, step.detections, step.memory) for each, step in zip(frames, steps, strict=True)
+    ]
+    assert [timeless(reply) for reply in again] == [timeless(reply) for reply in replies]
+
+
+def test_a_segmenter_that_says_nothing_of_its_doubts_adds_nothing_to_the_reply() -> None:
+    reply = Pipeline(stream()).step(frame(0, (20, 10))).reply
+    assert reply.novelty is None
+    assert "cell_confidence" not in reply.cells.columns
