@@ -18,6 +18,7 @@ from ..acquire.errors import FrameError, MissingExtraError, SourceError
 from ..acquire.frame import Frame, Pixels
 from ..models.image_files import read_image, read_mask
 from ..models.image_pairs import ImagePair, pair_files
+from ..models.runtimes.choose import Choice
 from ..models.scores import ImageScores, pool, score
 from ..models.segmenter import Segmenter, needed_channels
 from .experiment.config import StreamConfig
@@ -67,10 +68,21 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluatedImages:
-    """The results in the order of the images, and those to look at, worst first."""
+    """What came of all images.
+
+    Attributes
+    ----------
+    results
+        One for each image, in their order.
+    worst
+        Those to look at, worst first.
+    choice
+        What computed the net, and why; None if there was no net.
+    """
 
     results: Sequence[ImageResult]
     worst: Sequence[Compared]
+    choice: Choice | None = None
 
 
 class _Finder:
@@ -80,6 +92,11 @@ class _Finder:
         self._stream, self.given = stream, given
         self._segmenter: Segmenter | None = None if given else stream.segmenter.build("segmenters")
         self._channels = needed_channels(self._segmenter) if self._segmenter else (0,)
+
+    @property
+    def choice(self) -> Choice | None:
+        """What computes the segmenter's net, if it has one."""
+        return getattr(self._segmenter, "choice", None)
 
     def frame(self, pixels: Pixels) -> Frame:
         """Return an image as the segmenter gets it.
@@ -161,7 +178,8 @@ def evaluate_images(
         )
         if len(kept) > worst:
             heapq.heappop(kept)
-    return EvaluatedImages(results, [compared for _, _, compared in sorted(kept, reverse=True)])
+    shown = [compared for _, _, compared in sorted(kept, reverse=True)]
+    return EvaluatedImages(results, shown, finder.choice)
 
 
 def _as_new(segmenter: Segmenter, stream: StreamConfig) -> Segmenter:
@@ -251,6 +269,7 @@ def figures_of_images(evaluated: EvaluatedImages) -> dict[str, Any]:
             "AP": _mean_of([scores.ap for scores in listed]),
             "F1": _mean_of([scores.f1 for scores in listed]),
         },
+        "computed_by": _told(evaluated.choice),
         "worst": [
             {"image": one.result.name, "AP": _rounded(one.result.scores.ap)} for one in evaluated.worst
         ],
@@ -278,6 +297,12 @@ def write_image_table(evaluated: EvaluatedImages, path: Path) -> None:
             ]
             written = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
             writer.writerow([result.name, *result.shape, scores.cells_true, scores.cells_found, *written])
+
+
+def _told(choice: Choice | None) -> dict[str, str] | None:
+    if choice is None:
+        return None
+    return {key: getattr(choice, key) for key in ("runtime", "precision", "device", "reason")}
 
 
 def worst_drawer(folder: Path) -> Callable[[EvaluatedImages], None]:

@@ -172,7 +172,7 @@ def _images(
     draw_worst = worst_drawer(draw) if draw else None
     files = pair_files(images, masks, read_names(listed) if listed else None)
     if files.without_mask:
-        output.message(f"{len(files.without_mask)} images have no mask and are left out")
+        output.message(f"images without a mask, left out: {len(files.without_mask)}")
     with output.progress() as progress:
         evaluated = evaluate_images(files.pairs, stream, labels=labels, worst=worst, progress=progress)
     if table is not None:
