@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .wire import fields, integers, message_of, text
+from .wire import WireFormatError, fields, integers, message_of, text
 
 FLOAT, INT64, FLOAT16, BFLOAT16 = 1, 7, 10, 16
 TYPE_NAMES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string",
@@ -18,6 +18,8 @@ _TYPED = (4, 5, 6, 7, 10, 11)
 """Fields that hold numbers one by one instead of as raw bytes."""
 _LONGEST_SHAPE = 16
 _MOST_AXES = 32
+_LONGEST_NUMBER = 10
+"""Bytes; packed lists that are longer than they may be are not taken apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ def read_tensor(message: memoryview) -> StoredTensor:
     typed_bytes, outside = 0, dict[str, str]()
     for number, value in fields(message):
         if number == 1:
+            if not isinstance(value, int) and len(value) > _MOST_AXES * _LONGEST_NUMBER:
+                raise WireFormatError("a tensor with more axes than any net has")
             dims += integers(value)
         elif number == 2 and isinstance(value, int):
             kind = value
@@ -70,8 +74,9 @@ def read_tensor(message: memoryview) -> StoredTensor:
         elif number == 9:
             raw = message_of(value)
         elif number in _TYPED:
-            typed_bytes += 1 if isinstance(value, int) else len(value)
-            if number == 7 and len(numbers) <= _LONGEST_SHAPE:
+            length = 1 if isinstance(value, int) else len(value)
+            typed_bytes += length
+            if number == 7 and len(numbers) <= _LONGEST_SHAPE and length <= _LONGEST_SHAPE * _LONGEST_NUMBER:
                 numbers += integers(value)
         elif number == 13:
             key, held = _entry(message_of(value))

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 Field = tuple[int, int | memoryview]
 """Number of the field, and its value: an int for numbers, the bytes for anything with a length."""
 
+MOST_FIELDS = 1 << 18
+"""In one message; the largest nets have some ten thousand nodes."""
+LONGEST_TEXT = 1 << 14
+"""Bytes of a name that are looked at."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -22,8 +26,11 @@ def fields(message: memoryview) -> Iterator[Field]:
     WireFormatError
         If the message ends within a field, or holds what no writer would write.
     """
-    at, end = 0, len(message)
+    at, end, seen = 0, len(message), 0
     while at < end:
+        seen += 1
+        if seen > MOST_FIELDS:
+            raise WireFormatError(f"a message of more than {MOST_FIELDS} parts")
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         if number == 0:
@@ -65,7 +72,7 @@ def message_of(value: int | memoryview) -> memoryview:
 
 def text(value: int | memoryview) -> str:
     """Return a text field; bytes that are no UTF-8 are shown, not refused."""
-    return "" if isinstance(value, int) else bytes(value).decode("utf-8", "backslashreplace")
+    return "" if isinstance(value, int) else bytes(value[:LONGEST_TEXT]).decode("utf-8", "backslashreplace")
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
