@@ -6,6 +6,10 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float64]
+Plane = NDArray[np.float32]
 
 X, Y, ANGLE, LONG, SHORT, BEND, LEVEL, DOME = range(8)
 """Columns of a cell: centre in px, direction of its long axis in rad, semi-axes in px, turn of its long axis from
@@ -17,7 +21,7 @@ DOT_X, DOT_Y, DOT_RADIUS, DOT_HEIGHT = range(4)
 
 
 @njit(cache=True, nogil=True)
-def push_apart(xy, radius, sweeps):
+def push_apart(xy: Rows, radius: Rows, sweeps: int) -> None:
     """Move discs until none overlap, at most ``sweeps`` times, one pair after the other."""
     n = len(xy)
     for _ in range(sweeps):
@@ -41,10 +45,18 @@ def push_apart(xy, radius, sweeps):
 
 
 @njit(cache=True, nogil=True)
-def paint(cells, outlines, margin, soft, light, distance, owner, rim):
+def paint(
+    cells: Rows,
+    outlines: Rows,
+    margin: float,
+    light: Plane,
+    distance: Plane,
+    owner: NDArray[np.int32],
+    rim: Plane,
+) -> None:
     """Draw cells into four images of one shape.
 
-    ``light`` gains level times profile, with an edge ``soft`` px wide; ``distance`` (px, negative inside) becomes
+    ``light`` gains level times profile, with an edge 1 px wide; ``distance`` (px, negative inside) becomes
     that to the nearest outline, up to ``margin``; ``owner`` the row + 1 of that cell and ``rim`` how far out the px
     lies on its radius, 1 at the outline.
     """
@@ -74,7 +86,7 @@ def paint(cells, outlines, margin, soft, light, distance, owner, rim):
                 d = (rho - outline) / math.sqrt(gx * gx + gy * gy)
                 if d > margin:
                     continue
-                share = min(max(0.5 - d / soft, 0.0), 1.0)
+                share = min(max(0.5 - d, 0.0), 1.0)
                 inner = rho / outline
                 if share > 0:
                     light[y, x] += share * cells[i, LEVEL] * (1 - cells[i, DOME] * min(inner * inner, 1.0))
@@ -85,7 +97,7 @@ def paint(cells, outlines, margin, soft, light, distance, owner, rim):
 
 
 @njit(cache=True, nogil=True)
-def dot(dots, sharp, image):
+def dot(dots: Rows, sharp: float, image: Plane) -> None:
     """Add round dots, ``height * exp(-(distance / radius)^(2 sharp))``."""
     height, width = image.shape
     for i in range(len(dots)):
@@ -98,7 +110,9 @@ def dot(dots, sharp, image):
 
 
 @njit(cache=True, nogil=True)
-def placed_inside(cells, outlines, number, inner, outer, rng):
+def placed_inside(
+    cells: Rows, outlines: Rows, number: int, inner: float, outer: float, rng: np.random.Generator
+) -> Rows:
     """Return (cells * number, 2) random places x, y, ``inner`` to ``outer`` of the way from a middle to its outline."""
     places = np.empty((len(cells) * number, 2))
     for k in range(len(places)):

@@ -34,7 +34,9 @@ def instances(owner: NDArray[np.int32], least_px: int) -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def _connected(owner):
+def _connected(
+    owner: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """Return the 4-connected parts of equal owner: their numbers per px, areas and owners; part 0 is empty."""
     height, width = owner.shape
     parts = np.zeros((height, width), np.int32)

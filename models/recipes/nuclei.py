@@ -43,7 +43,7 @@ def draw(rng: Random, shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int
     margin = 0.25 * diameter
     light, rim = np.zeros((2, *shape), np.float32)
     distance, owner = np.full(shape, margin, np.float32), np.zeros(shape, np.int32)
-    kernels.paint(field.cells, field.outlines, margin, 1.0, light, distance, owner, rim)
+    kernels.paint(field.cells, field.outlines, margin, light, distance, owner, rim)
     light *= _texture(rng, field, rim, shape)
     blur = max(log_uniform(rng, 0.015, 0.11) * diameter, 0.5)
     image = _seen(rng, field, light, blur, shape)

@@ -37,7 +37,7 @@ def draw(rng: Random, shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int
     margin = 0.3 * breadth
     light, rim = np.zeros((2, *shape), np.float32)
     drawn = Drawn(np.full(shape, margin, np.float32), np.zeros(shape, np.int32), rim)
-    kernels.paint(field.cells, field.outlines, margin, 1.0, light, drawn.distance, drawn.owner, rim)
+    kernels.paint(field.cells, field.outlines, margin, light, drawn.distance, drawn.owner, rim)
     edge = breadth * rng.uniform(0.03, 0.12)
     image, reach = _seen(rng, breadth, edge, _depth(rng, field, rounded, edge, drawn))
     outline = reach + rng.normal(0, 0.012) * breadth

@@ -9,6 +9,10 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float64]
+Indices = NDArray[np.int32]
 
 X, Y, ANGLE, LENGTH, DIVIDE_AT = range(5)
 """Columns of a rod while it is placed: centre and length from pole to pole in px, direction in rad, and the
@@ -22,7 +26,7 @@ phase of bands along the axis; none is ``TOTAL``."""
 
 
 @njit(cache=True, nogil=True)
-def push_apart(rods, n, width, sweeps):
+def push_apart(rods: Rows, n: int, width: float, sweeps: int) -> None:
     """Move and turn the first n rods until none overlap, at most ``sweeps`` times, one pair after the other.
 
     Rigid bodies under position-based dynamics on the closest points of their axes (Mueller et al. 2007).
@@ -37,7 +41,18 @@ def push_apart(rods, n, width, sweeps):
 
 
 @njit(cache=True, nogil=True)
-def grow(rods, n, target, width, added, fold, kick, pull, gap, rng):
+def grow(
+    rods: Rows,
+    n: int,
+    target: int,
+    width: float,
+    added: float,
+    fold: float,
+    kick: float,
+    pull: float,
+    gap: float,
+    rng: np.random.Generator,
+) -> int:
     """Let n rods grow, divide and push each other until there are ``target``; return how many there are.
 
     ``rods`` has room for ``target``. A share ``fold`` of the daughters slides beside its sister, the others turn
@@ -61,7 +76,16 @@ def grow(rods, n, target, width, added, fold, kick, pull, gap, rng):
 
 
 @njit(cache=True, nogil=True)
-def _divide(rods, i, new, width, added, fold, kick, rng):
+def _divide(
+    rods: Rows,
+    i: int,
+    new: int,
+    width: float,
+    added: float,
+    fold: float,
+    kick: float,
+    rng: np.random.Generator,
+) -> None:
     length, angle = rods[i, LENGTH], rods[i, ANGLE]
     share = 0.5 + 0.04 * rng.normal()
     ux, uy = math.cos(angle), math.sin(angle)
@@ -80,7 +104,7 @@ def _divide(rods, i, new, width, added, fold, kick, rng):
 
 
 @njit(cache=True, nogil=True)
-def _draw_together(rods, n, pull):
+def _draw_together(rods: Rows, n: int, pull: float) -> None:
     x, y = 0.0, 0.0
     for i in range(n):
         x += rods[i, X] / n
@@ -91,7 +115,7 @@ def _draw_together(rods, n, pull):
 
 
 @njit(cache=True, nogil=True)
-def _neighbours(rods, n, width):
+def _neighbours(rods: Rows, n: int, width: float) -> tuple[Indices, Indices]:
     """Return the pairs whose enclosing circles nearly touch."""
     first, second = np.empty(16 * n + 16, np.int32), np.empty(16 * n + 16, np.int32)
     k = 0
@@ -106,7 +130,7 @@ def _neighbours(rods, n, width):
 
 
 @njit(cache=True, nogil=True)
-def _part(rods, i, j, width):
+def _part(rods: Rows, i: int, j: int, width: float) -> float:
     """Part one pair by its overlap, which is returned."""
     ha, hb = max(rods[i, LENGTH] - width, 0.0) / 2, max(rods[j, LENGTH] - width, 0.0) / 2
     ax, ay = math.cos(rods[i, ANGLE]), math.sin(rods[i, ANGLE])
@@ -142,12 +166,19 @@ def _part(rods, i, j, width):
 
 
 @njit(cache=True, nogil=True)
-def paint(rods, power, margin, depth, distance, owner, along):
-    """Draw rods into four images of one shape.
+def paint(
+    rods: Rows,
+    power: float,
+    margin: float,
+    depth: NDArray[np.float32],
+    distance: NDArray[np.float32],
+    owner: NDArray[np.int32],
+) -> None:
+    """Draw rods into three images of one shape.
 
     ``depth`` gains the optical depth: the density times ``(1 - (distance from axis / radius)^2)^power``;
-    ``distance`` (px, negative inside) becomes that to the nearest outline, up to ``margin``; ``owner`` the row + 1
-    of that rod and ``along`` the place along its axis, -1 to 1.
+    ``distance`` (px, negative inside) becomes that to the nearest outline, up to ``margin``, and ``owner`` the row +
+    1 of that rod.
     """
     height, width = depth.shape
     for i in range(len(rods)):
@@ -181,4 +212,3 @@ def paint(rods, power, margin, depth, distance, owner, along):
                 if d < distance[y, x]:
                     distance[y, x] = d
                     owner[y, x] = i + 1
-                    along[y, x] = u / half

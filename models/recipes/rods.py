@@ -74,10 +74,10 @@ def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape)
     full[:, kernels.BAND_PX] = width * rng.uniform(0.7, 2.5, n)
     full[:, kernels.PHASE] = rng.uniform(0, 2 * np.pi, n)
     margin = MARGIN * width
-    depth, along = np.zeros((2, *shape), np.float32)
-    distance, owner = np.full(shape, margin, np.float32), np.zeros(shape, np.int32)
+    depth, distance = np.zeros(shape, np.float32), np.full(shape, margin, np.float32)
+    owner = np.zeros(shape, np.int32)
     power = rng.uniform(0.25, 0.9)
-    kernels.paint(full, power, margin, depth, distance, owner, along)
+    kernels.paint(full, power, margin, depth, distance, owner)
     if rng.random() < 0.6:
         depth *= np.maximum(
             1 + rng.uniform(0, 0.3) * optics.mottle(rng, shape, width * rng.uniform(0.12, 0.5)), 0
@@ -119,7 +119,7 @@ def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
         return low, optics.blurred(depth, focus)
 
     strip_low, strip = parts(_strip(drawn))
-    halo = _halo_for(strip_low, strip, rng.uniform(0.3, 1.4))
+    halo = _halo_for(strip_low, strip, rng.uniform(0.4, 1.7))
     low, sharp = parts(drawn.depth)
     seen = halo * low - sharp
     contrast = log_uniform(rng, 0.12, 0.9)
