@@ -61,6 +61,7 @@ def engine_for(
         cached = None
     if cached is not None:
         return cached, path
+    _log.warning("building the TensorRT engine of %s; this takes minutes, once", file.path)
     report(f"building the engine of {file.path.name}", 0, None)
     engine = build_engine(
         file, tensorrt, shapes, capabilities=(capability,) if tensorrt.is_rtx else (), report=report

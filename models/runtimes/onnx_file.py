@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def read_onnx_file(path: str | Path) -> OnnxFile:
         size = path.stat().st_size
         if not 0 < size <= LARGEST_BYTES:
             raise ModelError(f"{path}: {size} bytes; an ONNX file has 1 byte to 2 GiB")
-        content = memoryview(path.read_bytes())
+        with path.open("rb") as file:  # mapped: weights are stepped over, not read
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:

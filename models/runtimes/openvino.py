@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ...acquire.errors import ModelError
 from .libraries import load_openvino
@@ -11,7 +11,7 @@ from .onnx_file import OnnxFile, read_onnx_file
 from .outputs import as_float32
 from .runtime import Precision, Tensor
 
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 
@@ -39,9 +39,13 @@ class OpenvinoRuntime:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, weights: Path, *, threads: int = 2, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, weights: Path, *, threads: int = 2, precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ) -> None:
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, got {threads}")
+        if precision not in _HINTS:
+            raise ValueError(f"precision must be one of {', '.join(_HINTS)}, got {precision!r}")
         self._file = read_onnx_file(weights)
         self.precision: Precision = precision if self._file.precision == "fp32" else self._file.precision
         self._request = _open(self._file, threads, precision)
@@ -70,10 +74,10 @@ def precisions() -> tuple[Precision, ...]:
         If it is not installed.
     """
     has = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(name for name in _HINTS if _CAPABILITIES.get(name, "FP32") in has)
+    return tuple(name for name in get_args(Precision) if _CAPABILITIES.get(name, "FP32") in has)
 
 
-def _open(file: OnnxFile, threads: int, precision: Precision) -> Any:
+def _open(file: OnnxFile, threads: int, precision: str) -> Any:
     """Return a request of inference that can be used again and again."""
     core = load_openvino().Core()
     has: list[str] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

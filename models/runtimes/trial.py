@@ -17,7 +17,7 @@ Decode = Callable[[tuple[Tensor, ...], tuple[int, int]], NDArray[np.int32]]
 TOLERANCE = 0.01
 """Largest difference between outputs that cannot be decoded, as a share of their spread (root mean squares)."""
 ROUNDS = 9
-_WARM_UP = 2
+_BUDGET_S = 20.0
 
 
 class Reference:
@@ -85,15 +85,17 @@ def _difference(expected: Tensor, found: Tensor) -> float:
     return apart / spread if spread else (0.0 if apart == 0 else np.inf)
 
 
-def median_ms(runtimes: Sequence[Runtime], tensor: Tensor, rounds: int = ROUNDS) -> list[float]:
+def median_ms(runtimes: Sequence[Runtime], tensor: Tensor) -> list[float]:
     """Return the median time of each runtime in ms; they take turns, so that other load meets all alike."""
-    took = np.empty((rounds, len(runtimes)))
     for runtime in runtimes:
-        for _ in range(_WARM_UP):
-            runtime.run(tensor)
-    for row in took:
-        for index, runtime in enumerate(runtimes):
-            began = time.perf_counter()
-            runtime.run(tensor)
-            row[index] = time.perf_counter() - began
+        runtime.run(tensor)
+    took = [[_seconds(runtime, tensor) for runtime in runtimes]]
+    rounds = min(ROUNDS, int(_BUDGET_S / sum(took[0])))
+    took += [[_seconds(runtime, tensor) for runtime in runtimes] for _ in range(1, rounds)]
     return (np.median(took, axis=0) * 1e3).tolist()
+
+
+def _seconds(runtime: Runtime, tensor: Tensor) -> float:
+    began = time.perf_counter()
+    runtime.run(tensor)
+    return time.perf_counter() - began

@@ -66,25 +66,30 @@ def converted(
     if precision == "int8" and not tensors:
         raise ModelError(f"{source}: int8 needs frames to calibrate on")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        _convert(source, path, precision, runs_on, tensors)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        write_cached(_seal(path), made_from, f"{digest} {calibrated_on}".encode())
     except OSError as error:
         raise ModelError(
             f"{source}: its {precision} form cannot be kept in {path.parent}: {error}"
         ) from error
+    return path
+
+
+def _convert(source: Path, path: Path, precision: str, runs_on: Target, tensors: Sequence[Tensor]) -> None:
+    """Write the converted net so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
+    part = Path(name)
     try:
-        part = Path(name)
         if precision == "fp16":
             to_fp16(source, part)
         else:
             to_int8(source, part, tensors, runs_on=runs_on)
-        digest = hashlib.sha256(part.read_bytes()).hexdigest()
         part.replace(path)
-        write_cached(_seal(path), made_from, f"{digest} {calibrated_on}".encode())
     finally:
-        Path(name).unlink(missing_ok=True)
-    return path
+        part.unlink(missing_ok=True)
 
 
 def _seal(path: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import get_args
 
 from ...acquire.errors import ModelError, nearest_name
 from ...acquire.machine import cpu_name, usable_cores
-from ...acquire.plugins import find_class
+from ...acquire.plugins import find_class, known_names
 from ..packages.adapt import adapt
 from ..packages.contents import ModelPackage
 from . import cuda, openvino
@@ -109,7 +109,7 @@ def ways(net: Net, runtime: str, precision: str) -> list[Way]:
             f"precision must be 'auto' or one of {', '.join(get_args(Precision))}, got {precision!r}"
             + (f"; did you mean {hint!r}?" if hint else "")
         )
-    names = [name for name in OFFERED if is_here(name)] if runtime == "auto" else [runtime]
+    names = [name for name in known_names("runtimes") if is_here(name)] if runtime == "auto" else [runtime]
     if precision == "auto":
         found = [Way(name, each) for name in names for each in _precisions(net, name) if each in here(name)]
     else:
@@ -127,6 +127,8 @@ def is_here(runtime: str) -> bool:
     """Tell whether a runtime's library is installed and, for TensorRT, there is a card to run it on."""
     if runtime == "tensorrt" and not cuda.cards():
         return False
+    if runtime not in OFFERED:
+        return True
     return any(find_spec(name) is not None for name in _LIBRARIES.get(runtime, (runtime,)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cytoloop.acquire.errors import ModelError
+from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.models.runtimes.libraries import load_openvino
 from cytoloop.models.runtimes.onnx import OnnxRuntime
 from cytoloop.models.runtimes.onnx_file import content_hash, read_onnx_file
@@ -43,6 +45,14 @@ def changed(path: Path, change: Any) -> Path:
     change(model)
     onnx.save(model, path.with_name("changed.onnx"))
     return path.with_name("changed.onnx")
+
+
+@pytest.mark.parametrize("name", known_names("runtimes"))
+def test_every_registered_runtime_is_one_and_goes_by_its_name(name):
+    kind = find_class("runtimes", name)
+    assert kind.name == name
+    assert next(iter(inspect.signature(kind).parameters)) == "weights"
+    assert list(inspect.signature(kind.run).parameters) == ["self", "tensor"]
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cytoloop.acquire.errors import MissingExtraError, ModelError
+from cytoloop.models.packages.package import known_packages, load_package
 from cytoloop.models.runtimes import cuda, engines
+from cytoloop.models.runtimes.drawn import drawn_frame
 from cytoloop.models.runtimes.engines import build_ahead, engine_for
 from cytoloop.models.runtimes.onnx import OnnxRuntime
 from cytoloop.models.runtimes.onnx_file import read_onnx_file
 from cytoloop.models.runtimes.precision import to_fp16, to_int8
 from cytoloop.models.runtimes.tensorrt import TensorrtRuntime
 from cytoloop.models.runtimes.tensorrt_build import CAPABILITIES, ShapeRange, build_engine, load_tensorrt
+from cytoloop.models.runtimes.ways import Way, file_of, net_of
 
 SMALL = ShapeRange((64, 64), (96, 128), (256, 256))
 needs_card = pytest.mark.skipif(not cuda.cards(), reason="there is no NVIDIA card")
@@ -47,6 +50,18 @@ def test_a_net_of_each_precision_is_built_ahead_for_every_card(precision, rtx, n
     )
     assert len(engine) > 10_000
     assert any(total and done == total for _, done, total in steps)
+
+
+@pytest.mark.parametrize(
+    "name",
+    known_packages() or [pytest.param("", marks=pytest.mark.skip(reason="no net has been shipped yet"))],
+)
+def test_every_shipped_net_is_built_ahead_in_every_precision(name, rtx):
+    net = net_of(load_package(name))
+    for precision in ("fp32", "fp16", "int8"):
+        path = file_of(Way("tensorrt", precision), net, [drawn_frame(net)])
+        assert read_onnx_file(path).precision == precision
+        assert len(build_engine(read_onnx_file(path), rtx, ShapeRange(), capabilities=CAPABILITIES)) > 10_000
 
 
 def test_engines_are_built_once_and_then_found(rtx, net, cache, monkeypatch):
