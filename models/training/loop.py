@@ -125,6 +125,8 @@ def fit(
         crops.restore(saved["crops"])
     recent: list[float] = []
     for step in range(first + 1, schedule.steps + 1):
+        if len(history.score) - _place(history) > schedule.patience:
+            break
         loss = _learn(net, crops.batch(), optimiser)
         if not np.isfinite(loss):
             raise ModelError(
@@ -158,8 +160,6 @@ def fit(
                 },
             )
         report(step, loss, value)
-        if value is not None and len(history.score) - _place(history) > schedule.patience:
-            break
     net.load_state_dict(best)
     net.eval()
     return history
@@ -167,7 +167,7 @@ def fit(
 
 def _place(history: History) -> int:
     """Return how many checks had been made when the best came."""
-    return [step for step, _ in history.score].index(history.best[0]) + 1
+    return sum(step <= history.best[0] for step, _ in history.score)
 
 
 def _learn(net: CellNet, batch: Batch, optimiser: torch.optim.Optimizer) -> float:

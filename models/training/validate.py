@@ -15,12 +15,11 @@ from ..packages.saving import save_package, weights_file
 from ..scores import ImageScores, pool, score
 from .export import export_onnx
 from .folder import Annotated, Mask
-from .images import near_cells
 from .net import Architecture, CellNet
-from .targets import depths
+from .partial import annotated_region, mostly_in
 
 PLAIN_NOVELTY = {"doubt_p95": 1.0}
-"""What makes the segmenter say the doubt itself."""
+"""With it the segmenter tells the doubt itself as the novelty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,19 +49,17 @@ def mean_ap(judged: Sequence[Judged]) -> float:
     return float(np.mean(list(pool(one.scores for one in judged).ap.values())))
 
 
-def draft(architecture: Architecture, *, channels: int = 1) -> ModelPackage:
-    """Return what a package of a net says before it has weights, name, card and terms."""
+def template(architecture: Architecture) -> ModelPackage:
+    """Return what a package of one of our nets says, but for name, weights, card and terms."""
     return ModelPackage(
-        "draft",
+        "template",
         Path(),
         (),
-        channels=channels,
-        channel_names=("cells",) if channels == 1 else tuple(f"channel{i}" for i in range(channels)),
+        channel_names=("cells",),
         step=architecture.step,
         diameter_px=architecture.diameter_px,
         diameter_range=architecture.diameter_range,
         grid=architecture.grid,
-        novelty=PLAIN_NOVELTY,
         decoder="core",
     )
 
@@ -78,12 +75,12 @@ def package_net(net: CellNet, package: ModelPackage, folder: Path) -> ModelPacka
         Without the ``onnx`` package.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f"{folder.name}.onnx")
-    export_onnx(net, part)
+    file = folder.with_name(f"{folder.name}.onnx")
+    export_onnx(net, file)
     try:
-        return save_package(replace(package, weights=(weights_file(part),)), folder)
+        return save_package(replace(package, weights=(weights_file(file),)), folder)
     finally:
-        part.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
 class Judge:
@@ -96,6 +93,8 @@ class Judge:
     ----------
     images
         At least one.
+    package
+        What is said of the nets.
     folder
         Where the package of the moment is kept.
     partial
@@ -105,28 +104,20 @@ class Judge:
     """
 
     def __init__(
-        self, images: Sequence[Annotated], folder: Path, *, partial: bool = False, threads: int = 2
+        self, images: Sequence[Annotated], package: ModelPackage, folder: Path, *, partial: bool, threads: int
     ) -> None:
-        self._images, self._folder, self._threads = images, folder, threads
-        self._known = [
-            near_cells(one.mask, depths(one.mask).breadth_px) if partial else None for one in images
-        ]
+        self._images, self._package = images, replace(package, novelty=PLAIN_NOVELTY)
+        self._folder, self._threads = folder, threads
+        self._regions = [annotated_region(image.mask) if partial else None for image in images]
 
     def __call__(self, net: CellNet) -> list[Judged]:
         """Return what comes of each image, in their order."""
-        package = package_net(net, draft(net.architecture, channels=net.channels), self._folder)
-        segmenter = NetSegmenter(model=str(package.folder), threads=self._threads)
+        written = package_net(net, self._package, self._folder)
+        segmenter = NetSegmenter(model=str(written.folder), threads=self._threads)
         judged: list[Judged] = []
-        for image, known in zip(self._images, self._known, strict=True):
+        for image, region in zip(self._images, self._regions, strict=True):
             segmenter.reset()
             labels = segmenter.segment(Frame(image.image))
-            found = labels.image if known is None else mostly_in(known, labels.image)
+            found = labels.image if region is None else mostly_in(region, labels.image)
             judged.append(Judged(image, found, score(image.mask, found), labels.novelty or 0.0))
         return judged
-
-
-def mostly_in(known: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], found: Mask) -> Mask:
-    """Return the cells that lie in a region with more than half of their px."""
-    area = np.bincount(found.reshape(-1))
-    inside = np.bincount(found.reshape(-1), known.reshape(-1), len(area))
-    return np.where((2 * inside > area)[found], found, 0).astype(np.int32)

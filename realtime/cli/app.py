@@ -23,6 +23,7 @@ from .keys import keys
 from .output import INTERRUPTED
 from .replay import replay
 from .serve import serve
+from .train import train
 
 
 class Commands(click.Group):
@@ -53,7 +54,7 @@ def cytoloop() -> None:
     """
 
 
-for _command in (demo, serve, replay, evaluate, engine, bench, doctor, keys):
+for _command in (demo, serve, replay, evaluate, train, engine, bench, doctor, keys):
     cytoloop.add_command(_command)
 
 

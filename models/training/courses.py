@@ -1,0 +1,54 @@
+"""Courses: how long and how fast a net is trained on images of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .loop import Schedule
+from .net import Architecture
+
+FINE_STEPS, FROM_SCRATCH_STEPS = 300, 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How one net is trained.
+
+    Attributes
+    ----------
+    size_px, count
+        Edge of the crops, and how many one step sees.
+    schedule
+        Steps and rate.
+    """
+
+    size_px: int
+    count: int
+    schedule: Schedule
+
+
+def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads: int = 2) -> Course:
+    """Return how a trained net is fitted to the images of a day.
+
+    The rate is a third of that of a training from scratch, the steps are few: what the net knows stays.
+    """
+    every = max(1, steps // 12)
+    size_px, count = _crops(architecture)
+    return Course(
+        size_px,
+        count // 2,
+        Schedule(steps, rate=1e-3, warm=min(20, steps), check_every=every, patience=5, threads=threads),
+    )
+
+
+def full_course(architecture: Architecture, *, steps: int = FROM_SCRATCH_STEPS, threads: int = 2) -> Course:
+    """Return how a net learns from scratch."""
+    every = max(1, steps // 20)
+    warm = min(200, max(1, steps // 10))
+    size_px, count = _crops(architecture)
+    return Course(size_px, count, Schedule(steps, warm=warm, check_every=every, patience=8, threads=threads))
+
+
+def _crops(architecture: Architecture) -> tuple[int, int]:
+    """Return edge in px and number; the finer the first layer of a net, the more each px costs."""
+    return {4: (256, 16), 2: (160, 16)}.get(architecture.fold, (160, 8))
