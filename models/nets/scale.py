@@ -1,14 +1,15 @@
 """How broad the cells are: asked of the net itself on the first frames that show cells, and kept.
 
-At each px of a cell the net says how broad that cell is against its reference. It is asked at several
-reductions of the frame; the answer counts where it agrees with the scale that it was asked at, and where the net
-is sure of what it sees.
+At each px of a cell the net says how broad that cell is against its reference. Within the range that it was
+trained on it is right at any scale; cells that are shown too large come out at the top of its range. So it is asked
+at finer to coarser scales, and the first answer well below the top counts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,30 @@ Map = NDArray[np.float32]
 STEPS_PER_OCTAVE = 2
 """Frames are scaled by powers of 2^(1/2), so that small errors of the breadth change nothing."""
 FINEST = 2.0
-LARGEST_PX = 2048 * 2048
-"""No more px than this are looked at to find the scale: a part of the frame is enough."""
-FEWEST = 40
-"""Sure px of a map below which there is nothing to judge by."""
+LARGEST_PX = 2 * 2048 * 2048
+"""No frame is enlarged to more px than this to find the scale."""
+HIGHEST_OCTAVES = 0.75
+"""An answer of more than this above the reference may be cut off by the net's range."""
+SHARE = 0.05
+"""An answer counts only if the net sees cells in this share of the area, and as surely, as at the best scale."""
+FEWEST_PX = 40
+"""Px of a map inside cells below which there is nothing to judge by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the net says at one scale.
+
+    Attributes
+    ----------
+    octaves
+        log2 of the median breadth over the net's reference, in px of the scaled frame.
+    weight
+        Share of the frame that is inside cells, times how decided the net is of that.
+    """
+
+    octaves: float
+    weight: float
 
 
 def estimate(ask: Callable[[float], Map], shape: tuple[int, int], diameter_px: float) -> float | None:
@@ -36,21 +57,21 @@ def estimate(ask: Callable[[float], Map], shape: tuple[int, int], diameter_px: f
     diameter_px
         The net's reference breadth.
     """
-    best: tuple[float, float] | None = None
+    answers: list[tuple[float, Answer]] = []
     scale = FINEST
     while shape[0] * shape[1] * scale * scale > LARGEST_PX:
         scale /= 2
     while min(shape) * scale >= 32 and scale >= 1 / 16:
-        octaves, sure = read(ask(scale))
-        if octaves is not None:
-            cost = abs(octaves) + 1 - sure
-            if best is None or cost < best[0]:
-                best = cost, diameter_px * 2**octaves / scale
+        answer = read(ask(scale))
+        if answer is not None:
+            answers.append((scale, answer))
         scale /= 2
-    if best is None:
+    if not answers:
         return None
-    octaves, _ = read(ask(scale_for(best[1], diameter_px)))
-    return best[1] if octaves is None else diameter_px * 2**octaves / scale_for(best[1], diameter_px)
+    least = SHARE * max(answer.weight for _, answer in answers)
+    seen = [(scale, answer) for scale, answer in answers if answer.weight >= least]
+    scale, answer = next((each for each in seen if each[1].octaves <= HIGHEST_OCTAVES), seen[-1])
+    return diameter_px * 2**answer.octaves / scale
 
 
 def scale_for(breadth_px: float, diameter_px: float) -> float:
@@ -67,18 +88,22 @@ def scale_for(breadth_px: float, diameter_px: float) -> float:
     return min(2.0 ** (steps / STEPS_PER_OCTAVE), FINEST)
 
 
-def read(maps: Map) -> tuple[float | None, float]:
-    """Return the median breadth in octaves above the reference, and how sure the net is: 0 to 1.
+def read(maps: Map) -> Answer | None:
+    """Return what the net says at one scale, or None if it sees hardly any cells.
 
-    Px count by their foreground and core probabilities: the middles of cells say most.
+    Px count by their core probability: the middles of cells say most.
+
+    Parameters
+    ----------
+    maps
+        (3, y, x) logits of foreground and core, and octaves of the breadth.
     """
     inside = maps[0] > 0
-    if np.count_nonzero(inside) < FEWEST:
-        return None, 0.0
+    if np.count_nonzero(inside) < FEWEST_PX:
+        return None
     octaves = maps[2][inside]
     core = 1 / (1 + np.exp(-maps[1][inside]))
     order = np.argsort(octaves, kind="stable")
     share = np.cumsum(core[order], dtype=np.float64)
-    if share[-1] < FEWEST / 4:
-        return None, 0.0
-    return float(octaves[order[np.searchsorted(share, share[-1] / 2)]]), float(share[-1] / len(core))
+    decided = float(np.tanh(maps[0][inside] / 2).sum())
+    return Answer(float(octaves[order[np.searchsorted(share, share[-1] / 2)]]), decided / inside.size)
