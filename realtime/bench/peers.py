@@ -41,6 +41,8 @@ class CellposePeer:
         If it is not installed.
     """
 
+    device = "cpu"
+
     def __init__(self, threads: int, truth: list[Mask]) -> None:
         torch = _torch(threads, "cellpose")
         self._core, self._dynamics, self._transforms = (
@@ -75,6 +77,8 @@ class InstansegPeer:
 
     Parameters and errors are those of :class:`CellposePeer`.
     """
+
+    device = "cpu"
 
     def __init__(self, threads: int, truth: list[Mask]) -> None:
         self._torch = _torch(threads, "instanseg")

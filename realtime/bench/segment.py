@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...acquire.errors import CytoloopError, ModelError
+from ...acquire.errors import CytoloopError, FrameError, ModelError
 from ...acquire.frame import Frame
 from ...acquire.plugins import known_names
 from ...acquire.simulated.nuclei import NucleiHabits
@@ -36,6 +36,7 @@ from .peers import PEERS
 
 _CELLS_PER_PX = 2000 / 2048**2
 _MARGIN_UM = 30.0
+_SMALLEST_PX = 64
 _DISTINCT = 3
 """Frames that take turns."""
 _FEWEST, _LONGEST_S = 3, 6.0
@@ -55,6 +56,11 @@ class Scene:
 
 class Work(Protocol):
     """Segments frames; says of each what it found and how many operations its net took."""
+
+    @property
+    def device(self) -> str:
+        """What it computes on: ``"cpu"``, or the name of a card."""
+        ...
 
     def segment(self, frame: Frame, index: int) -> tuple[Labels, float]:
         """Return the labels of frame number ``index``, and the operations (NaN: unknown)."""
@@ -105,9 +111,13 @@ def run(
     ``only`` names models, or paths of packages; ``quick`` takes few frames, the most threads and no peers.
     Peers run at the smallest size only. Times are those of this machine as it is: close other programs.
     """
+    if frames < 1 or min(size) < _SMALLEST_PX:
+        raise FrameError(
+            f"1 frame or more is needed, of {_SMALLEST_PX} px or more; got {frames} of {min(size)} px"
+        )
     usable = sorted({count for count in threads if count <= usable_cores()}) or [1]
     if quick:
-        usable, frames, peers = usable[-1:], min(frames, _QUICK_FRAMES), peers and bool(only)
+        usable, frames, peers = usable[-1:], min(frames, _QUICK_FRAMES), False
     skipped: list[dict[str, str]] = []
     contenders = list(_contenders(only, peers, skipped))
     progress("measuring the processor's peak")
@@ -125,7 +135,8 @@ def run(
     # Measured again, as other programs may have run meanwhile.
     peak = {count: max(peak[count], peak_gflops(count)) for count in usable}
     for row in rows:
-        row["share_of_peak"] = row["gflop"] / row["ms"]["p50"] * 1000 / peak.get(row["threads"], np.nan)
+        whole = peak.get(row["threads"], np.nan) if row["device"] == "cpu" else np.nan
+        row["share_of_peak"] = row["gflop"] / row["ms"]["p50"] * 1000 / whole
     return {
         "peak_gflops": {str(count): value for count, value in peak.items()},
         "times_as_fast_as": _ratios(rows),
@@ -180,6 +191,8 @@ def _peer(model: str, threads: int, scene: Scene) -> Work:
 
 
 class _Classical:
+    device = "cpu"
+
     def __init__(self) -> None:
         self._segmenter = ClassicalSegmenter()
 
@@ -195,6 +208,7 @@ class _Net:
             model=model, runtime=way.runtime, precision=way.precision, threads=threads
         )
         self._counted = _Counted(self._segmenter.runtime)
+        self.device = self._counted.device
         self._segmenter.runtime = self._counted
         self._per_px = _operations_per_px(model)
 
@@ -251,6 +265,7 @@ def _row(one: Contender, scene: Scene, threads: int, frames: int) -> dict[str, A
         "model": one.model,
         "runtime": one.runtime,
         "precision": one.precision,
+        "device": work.device,
         "size": scene.size,
         "threads": threads,
         "cells": round(float(np.mean(cells))),
@@ -261,10 +276,10 @@ def _row(one: Contender, scene: Scene, threads: int, frames: int) -> dict[str, A
 
 
 def _ratios(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return how many times as fast our fastest net is as each other, with the same frames and threads."""
+    """Return how many times as fast our fastest net is as each peer, with the same frames and threads."""
     best: dict[tuple[int, int], float] = {}
     for row in rows:
-        if row["model"] not in (*PEERS, "classical"):
+        if row["model"] not in (*PEERS, "classical") and row["device"] == "cpu":
             key = row["size"], row["threads"]
             best[key] = min(best.get(key, np.inf), row["ms"]["p50"])
     ratios: dict[str, list[float]] = {}

@@ -111,6 +111,7 @@ def test_rows_hold_what_was_found_and_how_long_it_took(measured, bright_px):
         assert abs(row["cells"] - row["cells_true"]) < 0.4 * row["cells_true"]
         assert 0 < row["ms"]["p50"] <= row["ms"]["p99"] <= row["ms"]["max"]
         if row["model"] == bright_px:
+            assert row["device"] == "cpu"
             assert row["gflop"] == pytest.approx(2 * 3 * 25 * SIZE**2 / 1e9)
             achieved = row["gflop"] / (row["ms"]["p50"] / 1000)
             assert row["share_of_peak"] == pytest.approx(achieved / (GFLOPS * row["threads"]))
@@ -127,12 +128,21 @@ def test_a_model_that_does_not_exist_is_refused_with_the_nearest_name(capsys: py
     assert "no-such-net: no model package of this name or path" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("args", [("--size", "8"), ("--frames", "0")])
+def test_what_cannot_be_measured_is_wrong_usage(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "segment", "--only", "classical", *args])
+    assert left.value.code == 2
+    assert "64 px or more" in capsys.readouterr().err
+
+
 def draw_discs() -> tuple[Frame, np.ndarray]:
     y, x = np.indices((96, 96))
     truth = ndimage.label(np.hypot(y % 32 - 16, x % 32 - 16) < 9)[0].astype(np.int32)
     return Frame((100 + 900 * (truth > 0)).astype(np.uint16)), truth
 
 
+@pytest.mark.filterwarnings("ignore")  # of the peers
 @pytest.mark.parametrize("name", sorted(PEERS))
 def test_a_peer_runs_or_says_what_is_missing(name: str):
     frame, truth = draw_discs()
