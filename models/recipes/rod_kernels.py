@@ -26,18 +26,20 @@ phase of bands along the axis; none is ``TOTAL``."""
 
 
 @njit(cache=True, nogil=True)
-def push_apart(rods: Rows, n: int, width: float, sweeps: int) -> None:
-    """Move and turn the first n rods until none overlap, at most ``sweeps`` times, one pair after the other.
+def push_apart(rods: Rows, n: int, width: float, sweeps: int) -> float:
+    """Move and turn the first n rods until none overlap, at most ``sweeps`` times; return what overlap is left, in px.
 
     Rigid bodies under position-based dynamics on the closest points of their axes (Mueller et al. 2007).
     """
     first, second = _neighbours(rods, n, width)
+    deepest = 0.0
     for _ in range(sweeps):
         deepest = 0.0
         for k in range(len(first)):
             deepest = max(deepest, _part(rods, first[k], second[k], width))
         if deepest < 0.01 * width:
             break
+    return deepest
 
 
 @njit(cache=True, nogil=True)
@@ -62,7 +64,7 @@ def grow(
     apart = width + gap
     while n < target:
         for i in range(n):
-            rods[i, LENGTH] *= 1.1 + 0.05 * rng.random()
+            rods[i, LENGTH] *= 1.07 + 0.05 * rng.random()
             rods[i, ANGLE] += 0.02 * rng.normal()
         living = n
         for i in range(living):
@@ -71,7 +73,10 @@ def grow(
                 n += 1
         _draw_together(rods, n, pull)
         push_apart(rods, n, apart, 6)
-    push_apart(rods, n, apart, 60)
+    for _ in range(10):  # a large colony is under pressure
+        if push_apart(rods, n, apart, 20) < 0.1 * width:
+            break
+        _draw_together(rods, n, -0.015)
     return n
 
 

@@ -27,7 +27,7 @@ class Habit:
     added
         Length from birth to division in widths; also the mean length at birth.
     gap
-        Px that stay free between neighbours.
+        Px that stay free between neighbours; less than 0 where they press on each other.
     """
 
     width: float
@@ -37,12 +37,11 @@ class Habit:
 
 def drawn_habit(rng: Random) -> Habit:
     """Draw what the rods of one image share."""
-    width = log_uniform(rng, 6, 25)
-    return Habit(
-        width,
-        log_uniform(rng, 1.1, 4.2),
-        width * rng.choice((rng.uniform(0, 0.04), rng.uniform(0, 0.2)), p=(0.7, 0.3)),
+    width = log_uniform(rng, 7.5, 25)
+    gap = rng.choice(
+        (rng.uniform(-0.13, 0.02), rng.uniform(0, 0.08), rng.uniform(0, 0.2)), p=(0.65, 0.2, 0.15)
     )
+    return Habit(width, log_uniform(rng, 1.1, 4.2), width * gap)
 
 
 def placed(rng: Random, habit: Habit, shape: Shape) -> Floats:
@@ -73,7 +72,7 @@ def _grown(rng: Random, habit: Habit, founders: Floats, target: int) -> Floats:
     rods = np.zeros((target, kernels.PLACED))
     rods[: len(founders)] = founders
     fold, kick = rng.uniform(0, 0.9), log_uniform(rng, 0.01, 0.2)
-    pull = rng.choice((0.0, rng.uniform(0, 0.03)))
+    pull = rng.choice((0.0, rng.uniform(0.002, 0.03)), p=(0.25, 0.75))
     n = kernels.grow(
         rods, len(founders), target, habit.width, habit.added, fold, kick, pull, habit.gap, rng
     )  # fmt: skip

@@ -76,7 +76,7 @@ def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape)
     margin = MARGIN * width
     depth, distance = np.zeros(shape, np.float32), np.full(shape, margin, np.float32)
     owner = np.zeros(shape, np.int32)
-    power = rng.uniform(0.25, 0.9)
+    power = rng.uniform(0.15, 0.6)
     kernels.paint(full, power, margin, depth, distance, owner)
     if rng.random() < 0.6:
         depth *= np.maximum(
@@ -120,6 +120,7 @@ def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
 
     strip_low, strip = parts(_strip(drawn))
     halo = _halo_for(strip_low, strip, rng.uniform(0.4, 1.7))
+    halo = min(halo, 1.45 - 0.55 * float(np.mean(drawn.depth > 0)))  # a full layer would be invisible
     low, sharp = parts(drawn.depth)
     seen = halo * low - sharp
     contrast = log_uniform(rng, 0.12, 0.9)
