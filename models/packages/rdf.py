@@ -224,11 +224,13 @@ def _axis_05(
     if axis.type == "channel":
         names = tuple(axis.channel_names or ())
         return AxisFacts(letter, len(names) or None, names=names)
+    if not (math.isfinite(axis.scale) and axis.scale > 0):
+        raise ValueError(f"axis {letter!r} has scale {axis.scale}")
     size = axis.size
     if size is None or isinstance(size, int):
         return AxisFacts(letter, size, halo=axis.halo)
     if size.axis_id is None:
-        return AxisFacts(letter, None, size.min or 0, size.step or 1)
+        return AxisFacts(letter, None, size.min or 0, 1 if size.step is None else size.step)
     referred = _referred(size, [tensor, *inputs])
     if not inputs:  # an input whose y is as long as its x
         same = _axis_05(referred, tensor, ())

@@ -47,13 +47,13 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
             f"{path}: {len(infos)} parts of {held} bytes; {MOST_MEMBERS} of {LARGEST_BYTES} are allowed"
         )
     tops = {PurePosixPath(info.filename).parts[0] for info in infos if info.filename.strip("/")}
-    names = {info.filename: info for info in infos}
-    top = next(iter(tops), "")
-    missing = [name for name in NEEDED if f"{top}/{name}" not in names]
-    if len(tops) != 1 or missing:
-        raise ModelError(
-            f"{path}: no TorchScript file: it has no {missing[0] if missing else 'one top folder'}"
-        )
+    names = {info.filename for info in infos}
+    if len(tops) != 1:
+        raise ModelError(f"{path}: no TorchScript file: it has {len(tops)} top folders, not one")
+    top = next(iter(tops))
+    for name in NEEDED:
+        if f"{top}/{name}" not in names:
+            raise ModelError(f"{path}: no TorchScript file: it has no {name}")
     code = [
         info for info in infos if info.filename.startswith(f"{top}/code/") and info.filename.endswith(".py")
     ]

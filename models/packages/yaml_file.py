@@ -10,7 +10,7 @@ import yaml
 
 from ...acquire.errors import ModelError
 
-LARGEST_BYTES = 1 << 20
+LARGEST_BYTES = 1 << 18
 MOST_VALUES = 100_000
 """Values in a file, those that are repeated by reference counted each time."""
 
