@@ -26,10 +26,11 @@ from .engines import silent
 from .runtime import Precision, Runtime, Tensor
 from .tensorrt_build import Report
 from .trial import Decode, Reference, median_ms
-from .ways import Net, Way, identity, net_of, open_way, ways
+from .ways import Net, Way, file_of, hash_of, identity, net_of, open_way, ways
 
 NEAR = 1.1
 """Ways that take up to so many times as long as the fastest count as equally fast: the most exact is taken."""
+_ONLY_COMPARED = "not asked for, only compared with"
 _log = logging.getLogger(__name__)
 _EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
@@ -73,6 +74,8 @@ class Choice:
         Why, in one sentence.
     trials
         One for each way that was tried, the reference first; empty if there was nothing to choose.
+    weights
+        SHA-256 of the file that it runs, which may be converted.
     """
 
     runtime: str
@@ -80,6 +83,7 @@ class Choice:
     device: str
     reason: str
     trials: tuple[Trial, ...] = ()
+    weights: str = ""
 
 
 def build_runtime(
@@ -126,13 +130,13 @@ def build_runtime(
     asked = ways(net, runtime, precision)
     if len(asked) == 1:
         built = open_way(asked[0], net, threads, frames=frames, report=report)
-        return built, _choice(
-            built, asked[0], "it was asked for" if runtime != "auto" else "there is no other"
-        )
+        reason = "it was asked for" if runtime != "auto" else "there is no other"
+        return built, _with_weights(Choice(*_names(asked[0]), built.device, reason), net)
     kept = None if frames else recall(net, runtime, precision, threads)
     if kept is not None:
         try:
-            return open_way(Way(kept.runtime, kept.precision), net, threads, report=report), kept
+            if kept == _with_weights(kept, net):
+                return open_way(_way(kept), net, threads, report=report), kept
         except CytoloopError:
             pass  # what was chosen then is no longer there
     built, choice = _choose(net, asked, threads, frames, decode, report)
@@ -140,8 +144,17 @@ def build_runtime(
     return built, choice
 
 
-def _choice(built: Runtime, way: Way, reason: str, trials: Sequence[Trial] = ()) -> Choice:
-    return Choice(way.runtime, way.precision, built.device, reason, tuple(trials))
+def _names(way: Way) -> tuple[str, Precision]:
+    return way.runtime, way.precision
+
+
+def _way(of: Choice | Trial) -> Way:
+    return Way(of.runtime, of.precision)
+
+
+def _with_weights(choice: Choice, net: Net) -> Choice:
+    """Return a choice with what tells the weights apart that it runs."""
+    return replace(choice, weights=hash_of(file_of(_way(choice), net)))
 
 
 def _choose(
@@ -159,17 +172,8 @@ def _choose(
     reference = Reference(_seen(first, net), tensors, decode or _decode_of(net.package))
     built = {net.reference: first}
     wanted = net.reference in asked
-    trials = [
-        Trial(
-            first.name,
-            first.precision,
-            first.device,
-            None,
-            "",
-            wanted,
-            "" if wanted else "only compared with",
-        )
-    ]
+    reason = "" if wanted else _ONLY_COMPARED
+    trials = [Trial(*_names(net.reference), first.device, None, "", wanted, reason)]
     for number, way in enumerate(asked):
         if way != net.reference:
             report(f"trying {way.runtime} in {way.precision}", number, len(asked))
@@ -180,10 +184,10 @@ def _choose(
     times = dict(
         zip(built, median_ms([_seen(each, net) for each in built.values()], tensors[0]), strict=True)
     )
-    trials = [replace(trial, ms=times.get(Way(trial.runtime, trial.precision))) for trial in trials]
+    trials = [replace(trial, ms=times.get(_way(trial))) for trial in trials]
     judged_on = f"{len(tensors)} frame(s)" if frames else "a drawn frame"
-    choice = pick(trials, judged_on)
-    return built[Way(choice.runtime, choice.precision)], choice
+    choice = _with_weights(pick(trials, judged_on), net)
+    return built[_way(choice)], choice
 
 
 def _try(
@@ -199,8 +203,8 @@ def _try(
         runtime = open_way(way, net, threads, frames=frames, report=report)
         agreement, failed = reference.judge(_seen(runtime, net), Agreement())
     except CytoloopError as error:
-        return Trial(way.runtime, way.precision, "", None, "", False, str(error)), None
-    trial = Trial(way.runtime, way.precision, runtime.device, None, agreement, not failed, "; ".join(failed))
+        return Trial(*_names(way), "", None, "", False, str(error)), None
+    trial = Trial(*_names(way), runtime.device, None, agreement, not failed, "; ".join(failed))
     return trial, None if failed else runtime
 
 
@@ -257,9 +261,11 @@ def remember_trials(net: Net, threads: int, trials: Sequence[Trial], judged_on: 
     """Keep what follows from trials of all ways, for any runtime and for each; return that for any."""
     for name in dict.fromkeys(trial.runtime for trial in trials):
         own = [trial for trial in trials if trial.runtime == name]
+        if own[0] is not trials[0]:
+            own.insert(0, replace(trials[0], accepted=False, reason=_ONLY_COMPARED))
         if any(trial.accepted for trial in own):
-            remember(net, name, "auto", threads, pick([trials[0], *own], judged_on))
-    choice = pick(trials, judged_on)
+            remember(net, name, "auto", threads, _with_weights(pick(own, judged_on), net))
+    choice = _with_weights(pick(trials, judged_on), net)
     remember(net, "auto", "auto", threads, choice)
     return choice
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from ...acquire.errors import ModelError, nearest_name
+from ...acquire.errors import MissingExtraError, ModelError, nearest_name
 from ...acquire.machine import cpu_name, usable_cores
 from ...acquire.plugins import find_class, known_names
 from ..packages.adapt import adapt
@@ -190,10 +190,14 @@ def file_of(way: Way, net: Net, frames: Sequence[Tensor] | None = None) -> Path:
     assert net.onnx is not None
     on_card = way.runtime == "tensorrt"
     if way.precision == "int8" and net.precision == "fp32":
-        if net.int8 is not None and not on_card:
-            return net.int8
-        target = "tensorrt" if on_card else "processor"
-        return converted(net.onnx, "int8", runs_on=target, calibration=_as_the_file_takes(net, frames or ()))
+        tensors = _as_the_file_takes(net, frames or ())
+        try:
+            target = "tensorrt" if on_card else "processor"
+            return converted(net.onnx, "int8", runs_on=target, calibration=tensors)
+        except (ModelError, MissingExtraError):
+            if net.int8 is None or on_card:
+                raise
+            return net.int8  # as it came: nothing was ever calibrated here
     if way.precision == "fp16" and net.precision == "fp32" and on_card:
         return converted(net.onnx, "fp16", runs_on="tensorrt")
     return net.onnx
@@ -229,7 +233,7 @@ def _as_the_file_takes(net: Net, frames: Sequence[Tensor]) -> list[Tensor]:
 
 def identity(net: Net) -> dict[str, str]:
     """Return what a choice depends on: this computer, its libraries, and what the net computes."""
-    files = [_hash(path) for path in (net.onnx, net.torchscript, net.int8) if path is not None]
+    files = [hash_of(path) for path in (net.onnx, net.torchscript, net.int8) if path is not None]
     package = net.package
     decoder = f"{package.decoder} {sorted(package.decoder_options.items())}" if package else ""
     return {
@@ -240,7 +244,8 @@ def identity(net: Net) -> dict[str, str]:
     }
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, and of those that it refers to."""
     if path.suffix == ".onnx":
         return content_hash(read_onnx_file(path))
     return hashlib.sha256(path.read_bytes()).hexdigest()

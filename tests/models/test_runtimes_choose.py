@@ -7,13 +7,14 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from cytoloop.acquire.errors import MissingExtraError, ModelError, PluginError
+from cytoloop.models.parity import Agreement
 from cytoloop.models.runtimes import choose
 from cytoloop.models.runtimes.choose import Choice, Trial, build_runtime, pick
 from cytoloop.models.runtimes.drawn import drawn_frame
 from cytoloop.models.runtimes.onnx import OnnxRuntime
 from cytoloop.models.runtimes.trial import Reference
 from cytoloop.models.runtimes.variants import converted
-from cytoloop.models.runtimes.ways import Way, net_of
+from cytoloop.models.runtimes.ways import Net, Way, file_of, hash_of, net_of
 from scipy import ndimage
 
 needs_openvino = pytest.mark.skipif(
@@ -91,6 +92,22 @@ def test_a_damaged_choice_is_made_anew(net, cache):
     assert (second.runtime, second.precision) == (first.runtime, first.precision)
 
 
+def test_a_choice_whose_weights_are_gone_is_made_anew(net, planes, cache, monkeypatch):
+    monkeypatch.setattr(choose, "Agreement", lambda: Agreement(((0.5, 0.0),), 1.0, 1e6))
+    monkeypatch.setattr(choose, "median_ms", lambda runtimes, _: [100.0 - i for i, _ in enumerate(runtimes)])
+    monkeypatch.setattr(choose, "NEAR", 1.0)
+
+    def chosen(**given):
+        return build_runtime(net, runtime="onnxruntime", decode=blobs, **given)[1]
+
+    first = chosen(frames=[planes])
+    assert first.precision == "int8"
+    assert chosen() == first
+    for file in (cache / "nets").iterdir():
+        file.unlink()
+    assert chosen().precision == "fp32"
+
+
 def test_a_choice_that_cannot_be_kept_is_made_all_the_same(net, cache, caplog):
     cache.write_text("a file where the folder should be")
     assert build_runtime(net, runtime="onnxruntime")[1].runtime == "onnxruntime"
@@ -99,7 +116,8 @@ def test_a_choice_that_cannot_be_kept_is_made_all_the_same(net, cache, caplog):
 
 def test_what_is_asked_for_by_name_is_not_put_to_the_test(net):
     runtime, choice = build_runtime(net, runtime="onnxruntime", precision="fp32", threads=1)
-    assert choice == Choice("onnxruntime", "fp32", "cpu", "it was asked for")
+    weights = hash_of(net)
+    assert choice == Choice("onnxruntime", "fp32", "cpu", "it was asked for", (), weights)
     assert runtime.precision == "fp32"
 
 
@@ -229,3 +247,38 @@ def test_a_runtime_that_is_not_registered_can_be_named(net):
     runtime, choice = build_runtime(net, runtime=path)
     assert isinstance(runtime, OnnxRuntime)
     assert choice.runtime == path
+
+
+def test_what_was_tried_at_once_is_kept_for_any_runtime_and_for_each(net):
+    trials = [
+        trial("onnxruntime", "fp32", 10.0),
+        trial("onnxruntime", "int8", None, accepted=False, reason="F1 is 0.5"),
+        trial("openvino", "fp32", 30.0),
+    ]
+    files = net_of(net)
+    assert choose.remember_trials(files, 2, trials, "3 frames").runtime == "onnxruntime"
+    kept = {
+        name: choose.recall(files, name, "auto", 2) for name in ("auto", "onnxruntime", "openvino", "torch")
+    }
+    assert {name: choice and choice.runtime for name, choice in kept.items()} == {
+        "auto": "onnxruntime",
+        "onnxruntime": "onnxruntime",
+        "openvino": "openvino",
+        "torch": None,
+    }
+    assert kept["auto"].weights == hash_of(net)
+    assert choose.recall(files, "auto", "auto", 1) is None
+
+
+def test_int8_weights_that_came_with_a_net_serve_until_it_is_calibrated_here(net, planes, tmp_path):
+    shipped = converted(net, "int8", runs_on="processor", calibration=[3 * planes]).rename(
+        tmp_path / "int8.onnx"
+    )
+    files = Net(net, None, int8=shipped)
+    way = Way("onnxruntime", "int8")
+    assert file_of(way, files) == shipped
+    own = file_of(way, files, [planes])
+    assert own != shipped
+    assert file_of(way, files) == own
+    with pytest.raises(ModelError, match="needs frames"):
+        file_of(Way("tensorrt", "int8"), files)
