@@ -47,6 +47,8 @@ class CoreDecoder:
         all px in cells belongs to, so that many specks do not count.
     smallest_px
         What is smaller than this, in px of the frame, is dropped as well.
+    doubtful
+        A cell with a lower confidence than this is dropped: more of these are wrong than right.
 
     Raises
     ------
@@ -58,9 +60,10 @@ class CoreDecoder:
         self,
         *,
         foreground: float = 0.5,
-        persistence: float = 2.4,
-        smallest: float = 0.1,
+        persistence: float = 2.0,
+        smallest: float = 0.05,
         smallest_px: float = 12.0,
+        doubtful: float = 0.4,
     ) -> None:
         if not 0 < foreground < 1:
             raise ValueError(f"foreground must be between 0 and 1, got {foreground}")
@@ -70,12 +73,14 @@ class CoreDecoder:
             raise ValueError(f"smallest must be 0 or more and below 1, got {smallest}")
         if not 0 <= smallest_px < math.inf:
             raise ValueError(f"smallest_px must be 0 or more, got {smallest_px}")
+        if not 0 <= doubtful < 1:
+            raise ValueError(f"doubtful must be 0 or more and below 1, got {doubtful}")
         self._edge = np.float32(math.log(foreground / (1 - foreground)))
         self._persistence = max(1, round(persistence * LEVELS / (2 * SURE)))
-        self._smallest, self._smallest_px = smallest, smallest_px
+        self._smallest, self._smallest_px, self._doubtful = smallest, smallest_px, doubtful
         logit = np.linspace(-SURE, SURE, SURENESS_STEPS + 1)
         self._sureness = np.tanh(logit / 2).astype(np.float32)  # 2 p - 1
-        self._warm_up()
+        warm_up()
 
     def decode(self, outputs: tuple[Tensor, ...], grid: Grid) -> Labels:
         """Return the cells and their confidences.
@@ -89,10 +94,10 @@ class CoreDecoder:
         _rise(foreground, core, self._edge, height, margin)
         cells, count = flood.flood_heights(height, self._persistence)
         area, confidence = _judge(cells, count, foreground, height, self._sureness)
-        small = area < self._least_area(area, grid)
-        if small[1:].any():
-            _drop(cells, small)
-            area[small] = 0
+        dropped = (area < self._least_area(area, grid)) | (confidence < self._doubtful)
+        if dropped[1:].any():
+            _drop(cells, dropped)
+            area[dropped] = 0
         holes.fill_holes(cells, area)
         image, order = enlarge.enlarge(cells, count, margin, grid)
         return Labels(image, len(order), confidence[order])
@@ -104,14 +109,18 @@ class CoreDecoder:
         typical = float(by_size[np.searchsorted(inside, inside[-1] / 2)]) if by_size.size else 0.0
         return max(self._smallest * typical, self._smallest_px / (grid.pitch[0] * grid.pitch[1]))
 
-    def _warm_up(self) -> None:
-        """Compile the kernels, or load them if they were compiled before."""
-        flood.warm_up()
-        maps = np.full((1, CHANNELS, 4, 4), 2.0, np.float32)
-        maps[:, 0, :, 2] = -2.0  # two cells; what is read-only is compiled like what is not
-        for writeable in (True, False):
-            maps.flags.writeable = writeable
-            self.decode((maps,), Grid((4, 4), (1.0, 1.0)))
+
+def warm_up() -> None:
+    """Compile the kernels, or load them if they were compiled before."""
+    flood.warm_up()
+    holes.warm_up()
+    enlarge.warm_up()
+    foreground, core = _checked((np.ones((1, CHANNELS, 2, 2), np.float32),), Grid((2, 2), (1.0, 1.0)))
+    height, margin = np.zeros((4, 4), np.uint16), np.empty((2, 2), np.float32)
+    _rise(foreground, core, np.float32(0), height, margin)
+    cells, count = flood.flood_heights(height, 1)
+    _judge(cells, count, foreground, height, np.ones(SURENESS_STEPS + 1, np.float32))
+    _drop(cells, np.ones(count + 1, np.bool_))
 
 
 def _checked(outputs: tuple[Tensor, ...], grid: Grid) -> tuple[Floats, Floats]:
@@ -131,7 +140,8 @@ def _checked(outputs: tuple[Tensor, ...], grid: Grid) -> tuple[Floats, Floats]:
     with np.errstate(all="ignore"):
         if not np.isfinite(maps.sum()):
             raise ModelError("the net's output holds values that are no numbers (NaN or infinity)")
-    maps = np.ascontiguousarray(maps, np.float32)
+    maps = np.ascontiguousarray(maps, np.float32).view()
+    maps.flags.writeable = False  # the kernels are compiled once, for read-only maps
     return maps[0, 0], maps[0, 1]
 
 
@@ -188,8 +198,8 @@ def _judge(
 
 
 @njit(cache=True, nogil=True)
-def _drop(cells: Ints, small: NDArray[np.bool_]) -> None:
+def _drop(cells: Ints, dropped: NDArray[np.bool_]) -> None:
     for y in range(cells.shape[0]):
         for x in range(cells.shape[1]):
-            if cells[y, x] and small[cells[y, x]]:
+            if cells[y, x] and dropped[cells[y, x]]:
                 cells[y, x] = 0
