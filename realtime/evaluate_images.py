@@ -20,7 +20,7 @@ from ..models.image_files import read_image, read_mask
 from ..models.image_pairs import ImagePair, pair_files
 from ..models.runtimes.choose import Choice
 from ..models.scores import ImageScores, pool, score
-from ..models.segmenter import Segmenter, needed_channels
+from ..models.segmenter import Remembering, Segmenter, needed_channels
 from .experiment.config import StreamConfig
 from .progress import Progress, silent
 from .report.contents import percentiles
@@ -183,11 +183,10 @@ def evaluate_images(
 
 
 def _as_new(segmenter: Segmenter, stream: StreamConfig) -> Segmenter:
-    """Return a segmenter that has seen no frame: those that are costly to build can forget what they saw."""
-    reset = getattr(segmenter, "reset", None)
-    if reset is None:
+    """Return a segmenter that has seen no frame; one that cannot be made to forget is built anew."""
+    if not isinstance(segmenter, Remembering):
         return stream.segmenter.build("segmenters")
-    reset()
+    segmenter.reset()
     return segmenter
 
 

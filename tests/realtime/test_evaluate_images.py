@@ -64,8 +64,8 @@ def evaluate(data: Path, *args: object) -> int:
     return leave("evaluate", "--images", data / "images", "--masks", data / "masks", *args)
 
 
-class Remembering:
-    """Finds everything above the mean of the first image that it saw; ``reset`` makes it forget."""
+class Settled:
+    """Finds everything above the mean of the first image that it saw."""
 
     built = 0
 
@@ -81,11 +81,19 @@ class Remembering:
         return Labels(image.astype(np.int32), count, novelty=0.25)
 
 
-class Forgetting(Remembering):
+class Resettable(Settled):
+    """The same, but it can be made to forget."""
+
     built = 0
 
     def reset(self) -> None:
         self.level = None
+
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        return {"level": self.level}
+
+    def recall(self, frame: Frame, memory: Any) -> None:
+        self.level = memory["level"]
 
 
 def stream_of(segmenter: type[Any], **options: Any) -> StreamConfig:
@@ -103,9 +111,9 @@ def bright_data(folder: Path) -> tuple[Path, Path]:
     return folder / "images", folder / "masks"
 
 
-@pytest.mark.parametrize("segmenter", [Remembering, Forgetting])
+@pytest.mark.parametrize("segmenter", [Settled, Resettable])
 def test_each_image_is_the_first_of_a_stream_of_its_own(
-    segmenter: type[Remembering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    segmenter: type[Settled], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("cytoloop.realtime.experiment.config.find_class", lambda group, name: segmenter)
     segmenter.built = 0
@@ -114,7 +122,7 @@ def test_each_image_is_the_first_of_a_stream_of_its_own(
     assert [result.scores.ap[0.9] for result in evaluated.results] == [1.0, 1.0]
     assert [result.novelty for result in evaluated.results] == [0.25, 0.25]
     # One that can forget is built once; the other anew for each image, the first of which is seen twice.
-    assert segmenter.built == (1 if segmenter is Forgetting else 4)
+    assert segmenter.built == (1 if segmenter is Resettable else 4)
 
 
 def test_the_figures_have_the_names_that_scripts_read(data: Path, capsys: pytest.CaptureFixture[str]):
@@ -267,19 +275,19 @@ def test_foreground_masks_are_not_taken_for_instance_masks(data: Path):
 def test_channels_are_taken_by_index_and_by_the_names_of_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("cytoloop.realtime.experiment.config.find_class", lambda group, name: Remembering)
+    monkeypatch.setattr("cytoloop.realtime.experiment.config.find_class", lambda group, name: Settled)
     images, masks = bright_data(tmp_path)
     for file in images.iterdir():
         stack = np.stack([np.full((20, 20), 7, np.uint16), tifffile.imread(file)])
         tifffile.imwrite(file, stack, imagej=True, metadata={"axes": "CYX"})
     pairs = pair_files(images, masks).pairs
-    choice = stream_of(Remembering, channel=1).segmenter
+    choice = stream_of(Settled, channel=1).segmenter
     assert evaluate_images(pairs, StreamConfig(segmenter=choice)).results[0].scores.ap[0.5] == 1
     named = StreamConfig(
-        channels=("a", "b"), channel="b", segmenter=stream_of(Remembering, channel="b").segmenter
+        channels=("a", "b"), channel="b", segmenter=stream_of(Settled, channel="b").segmenter
     )
     assert evaluate_images(pairs, named).results[0].scores.ap[0.5] == 1
-    wrong = stream_of(Remembering, channel=2)
+    wrong = stream_of(Settled, channel=2)
     with pytest.raises(SourceError, match="no channel 2"):
         evaluate_images(pairs, wrong)
 
