@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,21 @@ def save_package(
         If the package cannot be written this way, or something else is in the folder.
     """
     _check(package, folder)
+    try:
+        _replace(folder, lambda new: _write(package, new, list(authors), example))
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return read_folder(folder)
+
+
+def _replace(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside another and, if it can be read as a package, put it in its place."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    new = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    new.mkdir()
     old = new.with_name(f"{new.name}-old")
     try:
-        _write(package, new, list(authors), example)
+        write(new)
         read_folder(new)
         if folder.exists():
             folder.rename(old)
@@ -83,7 +94,6 @@ def save_package(
             old.rename(folder)
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
-    return read_folder(folder)
 
 
 def _check(package: ModelPackage, folder: Path) -> None:
@@ -168,17 +178,19 @@ def _our_part(package: ModelPackage, further: list[dict[str, Any]]) -> dict[str,
         "weights": further,
         "terms": package.terms,
     }
-    return {key: value for key, value in part.items() if value is not None and value not in ({}, [])}
+    said = {key: value for key, value in part.items() if value is not None and value not in ({}, [])}
+    # Numbers of numpy, as statistics come in, as plain ones.
+    return json.loads(json.dumps(said, default=lambda number: number.item()))
 
 
 def _input(package: ModelPackage, name: str) -> dict[str, Any]:
-    fixed = package.fixed_shape
-    sizes = fixed or ({"min": package.step, "step": package.step},) * 2
+    sizes = package.fixed_shape or [{"min": package.step, "step": package.step} for _ in "yx"]
+    names = package.channel_names or [f"channel{i}" for i in range(package.channels)]
     return {
         "id": _tensor_id(name),
         "axes": [
             {"type": "batch"},
-            {"type": "channel", "channel_names": list(package.channel_names)},
+            {"type": "channel", "channel_names": list(names)},
             *({"type": "space", "id": axis, "size": size} for axis, size in zip("yx", sizes, strict=True)),
         ],
         "data": {"type": "float32"},
@@ -194,7 +206,7 @@ def _steps(rule: Normalisation) -> list[dict[str, Any]]:
         found.append({"id": "scale_range", "kwargs": arguments})
     elif rule.kind == "mean_std":
         found.append({"id": "zero_mean_unit_variance", "kwargs": {"axes": ["y", "x"]}})
-    elif rule.kind == "fixed":
+    elif rule.kind == "fixed" and (rule.low, rule.high) != (0, 1):
         gain = 1 / (rule.high - rule.low)
         found.append({"id": "scale_linear", "kwargs": {"gain": gain, "offset": -rule.low * gain}})
     if rule.clip is not None:

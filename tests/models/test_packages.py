@@ -192,6 +192,34 @@ def test_a_package_that_cannot_be_written_leaves_the_old_one(ours, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["q8"]
 
 
+def test_statistics_may_come_as_numpy_has_them(ours, tmp_path):
+    known = {"doubt_p95": np.float64(0.5), "doubt_p50": np.float32(0.25)}
+    saved = save_package(replace(ours, novelty=known, decoder_options={"size": np.int64(3)}), tmp_path / "q8")
+    assert saved.novelty == {"doubt_p95": 0.5, "doubt_p50": 0.25}
+    assert type(saved.decoder_options["size"]) is int
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Normalisation("percentile", 2.0, 98.0, clip=None),
+        Normalisation("mean_std", clip=None),
+        Normalisation("fixed", 0.0, 255.0),
+        Normalisation("fixed", 0.0, 1.0),
+        Normalisation("none", clip=None),
+    ],
+)
+def test_every_rule_for_grey_levels_is_kept(rule, ours, tmp_path):
+    saved = save_package(replace(ours, normalise=rule), tmp_path / "q8")
+    assert (saved.normalise, saved.preprocess) == (rule, ())
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_its_name(ours, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="q8: cannot be written: "):
+        save_package(ours, tmp_path / "file" / "q8")
+
+
 def test_weights_in_several_precisions_are_kept_apart(ours, net, tmp_path, write_net):
     import onnx
 
