@@ -25,8 +25,21 @@ from .torchscript import check_torchscript
 VERSION = 1
 """Of our own part of a description."""
 LONGEST_CARD = 1 << 20
-DECODING_STEPS = {"stardist_postprocessing": "stardist", "cellpose_flow_dynamics": "flows"}
-"""Steps of BioImage.IO that make cells, and the decoders that do it here."""
+DECODING_STEPS = {
+    "stardist_postprocessing": (
+        "stardist",
+        {"prob_threshold": "prob_threshold", "nms_threshold": "nms_threshold"},
+    ),
+    "cellpose_flow_dynamics": (
+        "flows",
+        {
+            "cellprob_threshold": "cellprob_threshold",
+            "flow_threshold": "flow_threshold",
+            "min_size": "smallest_px",
+        },
+    ),
+}
+"""Steps of BioImage.IO that make cells; the decoders that do it here, and what these call the arguments."""
 
 
 class NormalisationDescription(msgspec.Struct, forbid_unknown_fields=True):
@@ -163,11 +176,17 @@ class _Reader:
             for found in output.postprocessing:
                 name = found.id or found.name or ""
                 if name in DECODING_STEPS:
-                    decoder, options = decoder or DECODING_STEPS[name], options or dict(found.kwargs or {})
+                    if not decoder:
+                        decoder, names = DECODING_STEPS[name]
+                        options = {
+                            names[key]: value for key, value in (found.kwargs or {}).items() if key in names
+                        }
                     break
                 steps.append(_step(found))
             self._try(steps, output, "postprocessing")
             of_outputs.append(tuple(steps))
+        if decoder == "stardist" and not (self._ours and self._ours.decoder):
+            options["grid"] = self._geometry.grid
         return tuple(of_outputs) if any(of_outputs) else (), decoder, options
 
     def _try(self, steps: Sequence[Step], tensor: TensorDescription, where: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from cytoloop.acquire.errors import ModelError
+from cytoloop.acquire.plugins import build, find_class
 from cytoloop.models.packages.adapt import adapt, prepare
 from cytoloop.models.packages.framing import Framing
 from cytoloop.models.packages.normalise import Normalisation
@@ -413,6 +414,8 @@ def test_steps_that_make_cells_name_a_decoder(net):
     description["outputs"][0]["postprocessing"].append({"id": "stardist_postprocessing", "kwargs": kwargs})
     package = load_package(written(net, description))
     assert package.decoder == "stardist"
+    assert package.decoder_options == {"prob_threshold": 0.5, "nms_threshold": 0.4, "grid": 2}
+    assert build(find_class("decoders", "stardist"), package.decoder_options)
     assert [[type(step).__name__ for step in steps] for steps in package.postprocess] == [["Sigmoid"]]
 
 
@@ -431,6 +434,15 @@ def test_a_shipped_package_is_whole(name):
     assert package.name == name
     assert package.card and package.terms and package.decoder
     assert package.weights[0].precision == "fp32"
+    assert build(find_class("decoders", package.decoder), package.decoder_options)
+
+
+@pytest.mark.parametrize("name", known_packages())
+def test_a_shipped_package_is_valid_for_bioimage_io(name, core):
+    from bioimageio.spec import load_description
+
+    found = load_description(load_package(name).folder / "rdf.yaml")
+    assert found.validation_summary.status in ("valid-format", "passed"), found.validation_summary
 
 
 def test_a_folder_may_be_moved(ours, tmp_path):
