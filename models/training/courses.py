@@ -30,14 +30,14 @@ class Course:
 def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads: int = 2) -> Course:
     """Return how a trained net is fitted to the images of a day.
 
-    The rate is a third of that of a training from scratch, the steps are few: what the net knows stays.
+    The rate is a tenth of that of a training from scratch, and the steps are few: what the net knows stays.
     """
     every = max(1, steps // 12)
     size_px, count = _crops(architecture)
     return Course(
         size_px,
         count // 2,
-        Schedule(steps, rate=1e-3, warm=min(20, steps), check_every=every, patience=5, threads=threads),
+        Schedule(steps, rate=3e-4, warm=min(20, steps), check_every=every, patience=5, threads=threads),
     )
 
 

@@ -15,6 +15,7 @@ from ...acquire.errors import SourceError
 from ...acquire.frame import Pixels
 from ..image_files import read_image, read_mask
 from ..image_pairs import ImagePair, pair_files
+from .annotation import check_taken_back
 
 SMALLEST_SIDE = 64
 FEWEST_CELLS = 20
@@ -80,6 +81,7 @@ def read_annotated(
     SourceError
         Names every file that cannot be learned from, and why; or what the folder as a whole lacks.
     """
+    check_taken_back(folder)
     pairs = list(find_pairs(folder))
     read: list[Annotated] = []
     wrong: list[str] = []

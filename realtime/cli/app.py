@@ -14,6 +14,7 @@ from types import FrameType
 import click
 
 from ...acquire.errors import nearest_name
+from .annotate import annotate
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
@@ -54,7 +55,7 @@ def cytoloop() -> None:
     """
 
 
-for _command in (demo, serve, replay, evaluate, train, engine, bench, doctor, keys):
+for _command in (demo, serve, replay, evaluate, annotate, train, engine, bench, doctor, keys):
     cytoloop.add_command(_command)
 
 
