@@ -81,7 +81,7 @@ def scale_for(breadth_px: float, diameter_px: float) -> float:
     are enlarged to about the reference; larger ones are reduced to 1.4 times it, since outlines get coarser with
     each reduction.
     """
-    if 0.6 * diameter_px <= breadth_px <= 1.8 * diameter_px:
+    if 0.9 * diameter_px <= breadth_px <= 1.8 * diameter_px:
         return 1.0
     wanted = diameter_px if breadth_px < diameter_px else 1.4 * diameter_px
     steps = round(STEPS_PER_OCTAVE * math.log2(wanted / breadth_px))
