@@ -100,7 +100,7 @@ def _without_spots(sample: NDArray[Any], bottom: float, top: float, high: float,
         step = (top - bottom) / BINS
         counts = np.zeros((TILES * TILES, BINS + 1), np.int32)
         _count_tiles(sample, bottom, step, counts)
-        tops = np.array([(_rank(tile, high) + 1) * step for tile in counts])
+        tops = np.array([(_rank(tile, high) + 1) * step for tile in counts if tile.any()])
         shown = tops[tops > max(SHOWS * noise, step)]
         usual = float(np.median(shown)) if shown.size else 0.0
         if usual == 0 or SPOT * usual >= top - bottom:

@@ -7,7 +7,7 @@ no end, so what the specification calls a dataset is the frame, too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from ...acquire.errors import ModelError, nearest_name
 
 Tensor = NDArray[np.float32]
 Values = float | list[float]
+Positive = Annotated[float, msgspec.Meta(ge=1e-12)]
 Mode = Literal["per_sample", "per_dataset", "fixed"]
 _LETTERS = {"batch": "b", "channel": "c", "index": "i", "time": "t"}
 
@@ -122,15 +123,21 @@ class Clip(Step, frozen=True):
 
 
 class EnsureDtype(Step, frozen=True):
-    """Numbers as another type has them."""
+    """Numbers as another type has them; those that it does not have are refused, not wrapped around."""
 
     dtype: Literal[
         "float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool"
     ]
 
     def _apply(self, tensor: Tensor, axes: Axes, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
-        with np.errstate(invalid="ignore"):
-            return tensor.astype(self.dtype)
+        if self.dtype[0] in "ui" and tensor.size:
+            limits = np.iinfo(self.dtype)
+            least, most = float(tensor.min()), float(tensor.max())
+            if not (limits.min - 1 < least and most < limits.max + 1):
+                raise ValueError(
+                    f"values from {least:g} to {most:g} are not {self.dtype}: convert the frames"
+                )
+        return tensor.astype(self.dtype)
 
 
 class ScaleLinear(Step, frozen=True):
@@ -169,7 +176,7 @@ class FixedZeroMeanUnitVariance(Step, frozen=True):
     """``(tensor - mean) / std`` with given values."""
 
     mean: Values
-    std: Values
+    std: Positive | list[Positive]
     axis: str | None = None
 
     def _apply(self, tensor: Tensor, axes: Axes, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
@@ -181,10 +188,10 @@ class ZeroMeanUnitVariance(Step, frozen=True):
     """``(tensor - mean) / (std + eps)``; with given values in mode ``fixed`` of format 0.4."""
 
     axes: str | list[str] | None = None
-    eps: float = 1e-6
+    eps: Positive = 1e-6
     mode: Mode | None = None
     mean: Values | None = None
-    std: Values | None = None
+    std: Positive | list[Positive] | None = None
 
     def _apply(self, tensor: Tensor, axes: Axes, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
         if self.mode == "fixed" or self.mean is not None:
@@ -202,7 +209,7 @@ class ScaleRange(Step, frozen=True):
     axes: str | list[str] | None = None
     min_percentile: float = 0.0
     max_percentile: float = 100.0
-    eps: float = 1e-6
+    eps: Positive = 1e-6
     mode: Mode | None = None
     reference_tensor: str | None = None
 
@@ -220,7 +227,7 @@ class ScaleMeanVariance(Step, frozen=True):
 
     reference_tensor: str
     axes: str | list[str] | None = None
-    eps: float = 1e-6
+    eps: Positive = 1e-6
     mode: Mode | None = None
 
     def _apply(self, tensor: Tensor, axes: Axes, inputs: Mapping[str, Tensor]) -> NDArray[Any]:

@@ -59,6 +59,12 @@ class StepDescription(msgspec.Struct):
     kwargs: dict[str, Any] | None = None
 
 
+class DataDescription(msgspec.Struct):
+    """What the values of a tensor are, format 0.5."""
+
+    type: str = "float32"
+
+
 class TensorDescription(msgspec.Struct):
     """An input or output."""
 
@@ -67,6 +73,8 @@ class TensorDescription(msgspec.Struct):
     name: str | None = None
     shape: list[int] | Shape | None = None
     halo: list[int] | None = None
+    data: DataDescription | list[DataDescription] | None = None
+    data_type: str | None = None
     optional: bool = False
     preprocessing: list[StepDescription] = []
     postprocessing: list[StepDescription] = []
@@ -137,6 +145,12 @@ class AxisFacts:
     offset: float = 0.0
     halo: int = 0
     names: tuple[str, ...] = ()
+
+
+def data_type(tensor: TensorDescription) -> str:
+    """Return the type of a tensor's values, in either format."""
+    data = tensor.data[0] if isinstance(tensor.data, list) and tensor.data else tensor.data
+    return data.type if isinstance(data, DataDescription) else tensor.data_type or "float32"
 
 
 def read_description(path: Path) -> Description:

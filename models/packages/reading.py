@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,8 +18,16 @@ from .archive import DESCRIPTIONS
 from .contents import ModelPackage, WeightsFile
 from .framing import Framing, geometry
 from .normalise import Kind, Normalisation
-from .processing import ScaleMeanVariance, Step, read_step, run_steps
-from .rdf import Description, FileReference, StepDescription, TensorDescription, read_axes, read_description
+from .processing import Binarize, EnsureDtype, ScaleMeanVariance, Step, read_step, run_steps
+from .rdf import (
+    Description,
+    FileReference,
+    StepDescription,
+    TensorDescription,
+    data_type,
+    read_axes,
+    read_description,
+)
 from .torchscript import check_torchscript
 
 VERSION = 1
@@ -157,11 +165,20 @@ class _Reader:
     def _framing(self, by_us: bool) -> Framing:
         """Leave out what our own nets have as the protocol wants it, so that they are run as they are."""
         found = self._geometry.framing
-        plain = Framing(output_layouts=("bcyx",) * len(found.output_layouts), least=self._geometry.step)
-        return Framing() if by_us and found == plain else found
+        straight = all(layout in ("", "bcyx") for layout in found.output_layouts)
+        least = 0 if self._geometry.fixed_shape else self._geometry.step
+        plain = Framing(output_layouts=found.output_layouts, least=least)
+        return Framing() if by_us and straight and found == plain else found
 
     def _preprocess(self) -> tuple[Step, ...]:
         steps = [_step(found) for found in self._input.preprocessing]
+        kind = data_type(self._input)
+        if kind != "float32":  # what the specification adds where it is not written
+            cast = _step(StepDescription("ensure_dtype", kwargs={"dtype": kind}))
+            if not steps or not isinstance(steps[0], EnsureDtype):
+                steps.insert(0, cast)
+            if self._input.data is not None and not isinstance(steps[-1], (EnsureDtype, Binarize)):
+                steps.append(cast)
         self._try(steps, self._input, "preprocessing")
         return tuple(steps)
 
@@ -316,7 +333,7 @@ def _refers(step: Step) -> bool:
     return isinstance(step, ScaleMeanVariance) or getattr(step, "reference_tensor", None) is not None
 
 
-def _named_decoder(description: Description) -> tuple[Literal["", "stardist"], dict[str, Any]]:
+def _named_decoder(description: Description) -> tuple[str, dict[str, Any]]:
     """Return the decoder of a description that names one as its family writes it."""
     stardist = (description.config or {}).get("stardist")
     if not isinstance(stardist, Mapping):

@@ -63,6 +63,13 @@ def test_an_image_without_any_contrast_becomes_zeros(dtype):
         assert not RULE(np.full((64, 64), value, dtype)).any()
 
 
+def test_an_image_of_a_few_px_has_levels_too():
+    for shape in ((1, 1), (1, 40), (3, 3), (5, 2)):
+        image = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape) * 100
+        assert np.isfinite(RULE(image)).all()
+        assert RULE.bounds(image)[0] == 0
+
+
 def test_floats_that_are_not_finite_do_not_decide():
     image = np.random.default_rng(3).normal(100, 10, (256, 256)).astype(np.float32)
     low, high = RULE.bounds(image)

@@ -162,6 +162,14 @@ def test_bioimageio_core_runs_what_is_written_and_gets_the_same(ours, tmp_path, 
     assert np.abs(sample.members["logits"].data.data - outputs[0]).max() < 1e-4
 
 
+def test_a_package_that_was_read_can_be_written_again(ours, tmp_path):
+    for changed in (ours, replace(ours, fixed_shape=(128, 128), step=1)):
+        saved = save_package(changed, tmp_path / "q8")
+        again = save_package(saved, tmp_path / "again")
+        assert again.framing == Framing()
+        assert (again.fixed_shape, again.step, again.grid) == (changed.fixed_shape, changed.step, 2)
+
+
 def test_a_package_is_replaced_whole_and_nothing_else_is(ours, tmp_path):
     folder = tmp_path / "models" / "q8"
     save_package(ours, folder)
@@ -272,6 +280,21 @@ def test_a_package_of_others_is_run_as_bioimageio_core_runs_it(describe, net, dr
     assert found.shape == (1, 3, 48, 64)
     assert np.abs(found - expected.data.data).max() < 1e-4
     assert 0 <= found.min() < 0.4 < 0.6 < found.max() <= 1
+
+
+def test_frames_are_cast_to_what_the_input_is_described_as(net):
+    description = rdf_05(net)
+    description["inputs"][0]["data"] = {"type": "uint8"}
+    description["inputs"][0]["preprocessing"] = [{"id": "scale_linear", "kwargs": {"gain": 0.01}}]
+    package = load_package(written(net, description), decoder="boundary")
+    assert [type(step).__name__ for step in package.preprocess] == [
+        "EnsureDtype",
+        "ScaleLinear",
+        "EnsureDtype",
+    ]
+    assert prepare(package, np.full((1, 16, 16), 250.0, np.float32)).max() == 2
+    with pytest.raises(ModelError, match="values from 300 to 300 are not uint8: convert the frames"):
+        prepare(package, np.full((1, 16, 16), 300.0, np.float32))
 
 
 def test_sides_that_the_net_does_not_take_are_mirrored_out(net):

@@ -131,6 +131,14 @@ def test_large_logits_do_not_overflow():
     assert run_steps([read_step("softmax", {"axis": "x"})], tensor, "bcyx", {}).ravel().tolist() == [0, 1]
 
 
+def test_values_that_a_type_does_not_have_are_refused_not_wrapped_around():
+    step = read_step("ensure_dtype", {"dtype": "uint8"})
+    assert run_steps([step], np.array([0.0, 3.7, 255.9], np.float32), "x", {}).tolist() == [0, 3, 255]
+    for value in (256, -1, np.nan):
+        with pytest.raises(ModelError, match="are not uint8: convert the frames"):
+            run_steps([step], np.array([0, value], np.float32), "x", {})
+
+
 def test_axes_may_stand_in_any_order():
     tensor = np.random.default_rng(0).normal(size=(1, 5, 6, 2)).astype(np.float32)
     step = read_step("zero_mean_unit_variance", {"axes": "yx", "mode": "per_sample"})
@@ -149,6 +157,8 @@ def test_axes_may_stand_in_any_order():
         ("sigmoid", {"axis": "x"}, "step 'sigmoid': .*unknown field `axis`"),
         ("clip", {"min": "low"}, r"step 'clip': Expected `float \| null`, got `str` - at `\$.min`"),
         ("binarize", {}, "step 'binarize': .*missing required field `threshold`"),
+        ("fixed_zero_mean_unit_variance", {"mean": 1.0, "std": 0.0}, "Expected `float` >= 1e-12"),
+        ("scale_range", {"eps": -1.0}, "Expected `float` >= 1e-12"),
         ("ensure_dtype", {"dtype": "complex64"}, "step 'ensure_dtype': Invalid enum value 'complex64'"),
     ],
 )
