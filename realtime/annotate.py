@@ -9,7 +9,7 @@ frames show the same cells again, so that no two are taken from the same part of
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,8 +133,20 @@ def worst_frames(
             if len(worst) > PARTS_PER_FRAME * count:
                 del worst[min(worst, key=lambda part: (worst[part].badness, -part))]
             looked_at += 1
-    order = sorted(worst, key=lambda part: (-worst[part].badness, part))[:count]
-    return [worst[part] for part in sorted(order)], looked_at
+    gap = looked_at // (PARTS_PER_FRAME * count)
+    return _apart(sorted(worst.values(), key=lambda one: -one.badness), count, gap), looked_at
+
+
+def _apart(candidates: Sequence[Candidate], count: int, gap: int) -> list[Candidate]:
+    """Return the first candidates that are so many frames apart, then others, in the order of the recording."""
+    chosen: list[Candidate] = []
+    for least in (gap, 1):
+        for one in candidates:
+            if len(chosen) < count and all(
+                abs(one.frame.sequence - other.frame.sequence) >= least for other in chosen
+            ):
+                chosen.append(one)
+    return sorted(chosen, key=lambda one: one.frame.sequence)
 
 
 def _judged(
