@@ -174,6 +174,7 @@ def _part(rods: Rows, i: int, j: int, width: float) -> float:
 def paint(
     rods: Rows,
     power: float,
+    stacked: float,
     margin: float,
     depth: NDArray[np.float32],
     distance: NDArray[np.float32],
@@ -181,7 +182,9 @@ def paint(
 ) -> None:
     """Draw rods into three images of one shape.
 
-    ``depth`` gains the optical depth: the density times ``(1 - (distance from axis / radius)^2)^power``;
+    ``depth`` becomes the optical depth: the density times ``(1 - (distance from axis / radius)^2)^power``. Where
+    rods overlap it is that of the denser one, as if they pressed on each other, and a share ``stacked`` of that of
+    the other, as if it lay on top.
     ``distance`` (px, negative inside) becomes that to the nearest outline, up to ``margin``, and ``owner`` the row +
     1 of that rod.
     """
@@ -213,7 +216,7 @@ def paint(
                     dense = rods[i, DENSITY] * (1 - rho * rho) ** power
                     if rods[i, BANDS] > 0:
                         dense *= 1 + rods[i, BANDS] * math.cos(6.2832 * u / rods[i, BAND_PX] + rods[i, PHASE])
-                    depth[y, x] += dense
+                    depth[y, x] = max(depth[y, x], dense) + stacked * min(depth[y, x], dense)
                 if d < distance[y, x]:
                     distance[y, x] = d
                     owner[y, x] = i + 1

@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 
 MOST = 420
 """Rods in one image at most: what their growth may cost."""
+CROWD = 40
+"""Rods from which on they press on each other less: nobody could tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def drawn_habit(rng: Random) -> Habit:
     """Draw what the rods of one image share."""
     width = log_uniform(rng, 7.5, 25)
     gap = rng.choice(
-        (rng.uniform(-0.13, 0.02), rng.uniform(0, 0.08), rng.uniform(0, 0.2)), p=(0.65, 0.2, 0.15)
+        (rng.uniform(-0.35, -0.02), rng.uniform(-0.05, 0.05), rng.uniform(0, 0.2)), p=(0.7, 0.2, 0.1)
     )
     return Habit(width, log_uniform(rng, 1.1, 4.2), width * gap)
 
@@ -48,7 +50,7 @@ def placed(rng: Random, habit: Habit, shape: Shape) -> Floats:
     """Return (n, PLACED) rods in an arrangement drawn at random; none in a few fields."""
     arrange = rng.choice(
         np.array([_colonies, _layer, _loose, _stacks, _chains, _nothing], object),
-        p=[0.51, 0.13, 0.1, 0.15, 0.08, 0.03],
+        p=[0.48, 0.12, 0.1, 0.19, 0.08, 0.03],
     )
     return arrange(rng, habit, shape)
 
@@ -73,9 +75,8 @@ def _grown(rng: Random, habit: Habit, founders: Floats, target: int) -> Floats:
     rods[: len(founders)] = founders
     fold, kick = rng.uniform(0, 0.9), log_uniform(rng, 0.01, 0.2)
     pull = rng.choice((0.0, rng.uniform(0.002, 0.03)), p=(0.25, 0.75))
-    n = kernels.grow(
-        rods, len(founders), target, habit.width, habit.added, fold, kick, pull, habit.gap, rng
-    )  # fmt: skip
+    gap = habit.gap if target < CROWD else max(habit.gap, -0.1 * habit.width)
+    n = kernels.grow(rods, len(founders), target, habit.width, habit.added, fold, kick, pull, gap, rng)
     return rods[:n]
 
 

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from . import optics
 from . import rod_kernels as kernels
-from .masks import instances
+from .masks import instances, part
 from .optics import Array, Random, Shape, log_uniform
 from .rod_places import Habit, drawn_habit, placed
 
 MARGIN = 0.4
 """Widths around a rod in which its distance is drawn; masks end well before."""
+THIN = 9.0
+"""Rods more px wide than this are parted by a line of background, as people draw them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +53,10 @@ def draw(rng: Random, shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int
     kinds = np.array([_phase, _fluorescent, _bright_field], object)
     image, reach = rng.choice(kinds, p=[0.72, 0.14, 0.14])(rng, drawn)
     outline = reach + rng.normal(0, 0.02) * habit.width
-    mask = instances(
-        np.where(drawn.distance < outline, drawn.owner, 0).astype(np.int32), int(0.3 * habit.width**2)
-    )
-    return image, mask
+    owner = np.where(drawn.distance < outline, drawn.owner, 0).astype(np.int32)
+    if habit.width > THIN:
+        part(owner)
+    return image, instances(owner, int(0.3 * habit.width**2))
 
 
 def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape) -> Drawn:
@@ -76,8 +78,8 @@ def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape)
     margin = MARGIN * width
     depth, distance = np.zeros(shape, np.float32), np.full(shape, margin, np.float32)
     owner = np.zeros(shape, np.int32)
-    power = rng.uniform(0.15, 0.6)
-    kernels.paint(full, power, margin, depth, distance, owner)
+    power, stacked = rng.uniform(0.15, 0.6), float(rng.choice((0.0, rng.uniform(0, 1)), p=(0.7, 0.3)))
+    kernels.paint(full, power, stacked, margin, depth, distance, owner)
     if rng.random() < 0.6:
         depth *= np.maximum(
             1 + rng.uniform(0, 0.3) * optics.mottle(rng, shape, width * rng.uniform(0.12, 0.5)), 0
@@ -110,7 +112,8 @@ def _outline(drawn: Drawn, seen: Array, share: float) -> float:
 def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
     """Return counts in phase contrast, and px from the rods' own outline to that of their masks."""
     width, shape = drawn.width, drawn.depth.shape
-    focus = max(log_uniform(rng, 0.06, 0.2) * width, 0.5)
+    covered = float(np.mean(drawn.depth > 0))
+    focus = max(log_uniform(rng, 0.08, 0.24 - 0.1 * covered) * width, 0.5)
     ring, far = rng.uniform(0.35, 0.9) * width, rng.uniform(1.1, 3.5) * width
     share = rng.uniform(0.0, 0.6)
 
@@ -120,7 +123,7 @@ def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
 
     strip_low, strip = parts(_strip(drawn))
     halo = _halo_for(strip_low, strip, rng.uniform(0.4, 1.7))
-    halo = min(halo, 1.45 - 0.55 * float(np.mean(drawn.depth > 0)))  # a full layer would be invisible
+    halo = min(halo, 1.4 - 0.7 * covered)  # a full layer would be invisible
     low, sharp = parts(drawn.depth)
     seen = halo * low - sharp
     contrast = log_uniform(rng, 0.12, 0.9)
