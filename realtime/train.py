@@ -266,7 +266,7 @@ class _Training:
         crops = Crops(
             learn,
             {KIND: 1.0},
-            net.architecture,
+            replace(net.architecture, diameter_range=course.diameter_range),
             size_px=course.size_px,
             count=course.count,
             seed=self._order.seed,

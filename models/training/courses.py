@@ -18,25 +18,30 @@ class Course:
     ----------
     size_px, count
         Edge of the crops, and how many one step sees.
+    diameter_range
+        Breadths in input px at which cells are shown.
     schedule
         Steps and rate.
     """
 
     size_px: int
     count: int
+    diameter_range: tuple[float, float]
     schedule: Schedule
 
 
 def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads: int = 2) -> Course:
     """Return how a trained net is fitted to the images of a day.
 
-    The rate is a tenth of that of a training from scratch, and the steps are few: what the net knows stays.
+    The rate is a tenth of that of a training from scratch, and the steps are few: what the net knows stays. Cells
+    are shown at those breadths at which the segmenter will show them.
     """
     every = max(1, steps // 12)
     size_px, count = _crops(architecture)
     return Course(
         size_px,
         count // 2,
+        (0.6 * architecture.diameter_px, 1.8 * architecture.diameter_px),
         Schedule(steps, rate=3e-4, warm=min(20, steps), check_every=every, patience=5, threads=threads),
     )
 
@@ -46,7 +51,8 @@ def full_course(architecture: Architecture, *, steps: int = FROM_SCRATCH_STEPS, 
     every = max(1, steps // 20)
     warm = min(200, max(1, steps // 10))
     size_px, count = _crops(architecture)
-    return Course(size_px, count, Schedule(steps, warm=warm, check_every=every, patience=8, threads=threads))
+    schedule = Schedule(steps, warm=warm, check_every=every, patience=8, threads=threads)
+    return Course(size_px, count, architecture.diameter_range, schedule)
 
 
 def _crops(architecture: Architecture) -> tuple[int, int]:

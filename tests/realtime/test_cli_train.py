@@ -75,7 +75,12 @@ def small_courses() -> Iterator[None]:
 
     def course(architecture: Architecture, *, steps: int = 60, threads: int = 1) -> Course:
         every = max(1, steps // 4)
-        return Course(64, 6, Schedule(steps, rate=1e-2, warm=5, check_every=every, threads=threads))
+        return Course(
+            64,
+            6,
+            architecture.diameter_range,
+            Schedule(steps, rate=1e-2, warm=5, check_every=every, threads=threads),
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fine_course", course)
@@ -242,7 +247,9 @@ def test_a_net_that_becomes_no_better_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ):
     def hardly(architecture: Architecture, *, steps: int = 1, threads: int = 1) -> Course:
-        return Course(64, 2, Schedule(1, rate=1e-9, warm=1, check_every=1, threads=threads))
+        return Course(
+            64, 2, architecture.diameter_range, Schedule(1, rate=1e-9, warm=1, check_every=1, threads=threads)
+        )
 
     monkeypatch.setattr(training, "fine_course", hardly)
     assert leave(folder, "--out", tmp_path / "made", "--from", start, "--json") == 1
