@@ -8,6 +8,7 @@ which is used elsewhere. The valleys of the core part touching cells.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -30,6 +31,23 @@ SURENESS_STEPS = 1024
 TOLD_APART = 2.0
 """A cell that stands out by this many logits from its neighbours is taken for one at 63 %, then ever more surely.
 With it the mean confidence of many cells is about the share of them that is right (IoU above 0.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """Memory of the size of the grid, used again for every frame: to be handed out new pages takes long."""
+
+    height: NDArray[np.uint16]
+    margin: Floats
+    cells: Ints
+    up: Ints
+    flat: Ints
+
+    @staticmethod
+    def of(shape: tuple[int, ...]) -> _Space:
+        height = np.zeros((shape[0] + 2, shape[1] + 2), np.uint16)
+        up, flat = np.empty((2, height.size), np.int32)
+        return _Space(height, np.empty(shape, np.float32), np.empty(shape, np.int32), up, flat)
 
 
 class CoreDecoder:
@@ -80,6 +98,7 @@ class CoreDecoder:
         self._smallest, self._smallest_px, self._doubtful = smallest, smallest_px, doubtful
         logit = np.linspace(-SURE, SURE, SURENESS_STEPS + 1)
         self._sureness = np.tanh(logit / 2).astype(np.float32)  # 2 p - 1
+        self._space: _Space | None = None
         warm_up()
 
     def decode(self, outputs: tuple[Tensor, ...], grid: Grid) -> Labels:
@@ -89,10 +108,11 @@ class CoreDecoder:
         stands out from those that it touches.
         """
         foreground, core = _checked(outputs, grid)
-        height = np.zeros((foreground.shape[0] + 2, foreground.shape[1] + 2), np.uint16)
-        margin = np.empty_like(foreground)
+        if self._space is None or self._space.cells.shape != foreground.shape:
+            self._space = _Space.of(foreground.shape)
+        height, margin, cells = self._space.height, self._space.margin, self._space.cells
         _rise(foreground, core, self._edge, height, margin)
-        cells, count = flood.flood_heights(height, self._persistence)
+        count = flood.flood_into(cells, height, self._persistence, self._space.up, self._space.flat)
         area, confidence = _judge(cells, count, foreground, height, self._sureness)
         dropped = (area < self._least_area(area, grid)) | (confidence < self._doubtful)
         if dropped[1:].any():
@@ -116,11 +136,11 @@ def warm_up() -> None:
     holes.warm_up()
     enlarge.warm_up()
     foreground, core = _checked((np.ones((1, CHANNELS, 2, 2), np.float32),), Grid((2, 2), (1.0, 1.0)))
-    height, margin = np.zeros((4, 4), np.uint16), np.empty((2, 2), np.float32)
-    _rise(foreground, core, np.float32(0), height, margin)
-    cells, count = flood.flood_heights(height, 1)
-    _judge(cells, count, foreground, height, np.ones(SURENESS_STEPS + 1, np.float32))
-    _drop(cells, np.ones(count + 1, np.bool_))
+    space = _Space.of((2, 2))
+    _rise(foreground, core, np.float32(0), space.height, space.margin)
+    count = flood.flood_into(space.cells, space.height, 1, space.up, space.flat)
+    _judge(space.cells, count, foreground, space.height, np.ones(SURENESS_STEPS + 1, np.float32))
+    _drop(space.cells, np.ones(count + 1, np.bool_))
 
 
 def _checked(outputs: tuple[Tensor, ...], grid: Grid) -> tuple[Floats, Floats]:
@@ -155,9 +175,9 @@ def _rise(
         for x in range(foreground.shape[1]):
             above = foreground[y, x] - edge
             margin[y, x] = above
-            if above > 0:
-                level = (core[y, x] + np.float32(SURE)) * steps + np.float32(0.5)
-                height[y + 1, x + 1] = 1 + int(min(max(level, np.float32(0)), np.float32(LEVELS)))
+            level = (core[y, x] + np.float32(SURE)) * steps + np.float32(0.5)
+            level = min(max(level, np.float32(0)), np.float32(LEVELS))
+            height[y + 1, x + 1] = np.int32(level) + 1 if above > 0 else 0
 
 
 @njit(cache=True, nogil=True)

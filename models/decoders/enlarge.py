@@ -16,8 +16,6 @@ from .decoder import Grid
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
-SEVERAL = -(2**31)
-
 
 def enlarge(cells: Ints, count: int, margin: Floats, grid: Grid) -> tuple[Ints, Ints]:
     """Return the cells at the resolution of the frame.
@@ -74,81 +72,62 @@ def _enlarge(
     labels: Ints,
     order: Ints,
 ) -> int:
-    """Fill labels and order; return the number of cells."""
-    height, width = cells.shape
-    number = np.zeros(order.size + 1, np.int32)  # of each cell in the frame; first, how many there are
-    stretch = np.empty((width, 3), np.int32)
-    upper, lower = np.empty(width + 1, np.float32), np.empty(width + 1, np.float32)
-    line, kind = np.empty(width + 1, np.float32), np.empty(width, np.int32)
-    stretches, last = 0, -1
-    for y in range(labels.shape[0]):
-        i, row = rows[y], labels[y]
-        above, below = cells[i], cells[min(i + 1, height - 1)]
-        if i != last:
-            _classify(above, below, kind)
-            stretches = _stretches(kind, begin, stretch)
-            _sign(above, margin[i], upper)
-            _sign(below, margin[min(i + 1, height - 1)], lower)
-            last = i
-        for j in range(width + 1):
-            line[j] = upper[j] + (lower[j] - upper[j]) * row_share[y]
-        for k in range(stretches):
-            left, right, cell = stretch[k, 0], stretch[k, 1], stretch[k, 2]
-            if cell >= 0:
-                value = _numbered(cell, number, order) if cell else 0
-                for x in range(left, right):
-                    row[x] = value
-            elif cell == SEVERAL:
-                for x in range(left, right):
-                    j = columns[x]
-                    row[x] = 0
-                    if line[j] + (line[j + 1] - line[j]) * column_share[x] > 0:
-                        winner = _vote(above, below, j, row_share[y], column_share[x])
-                        row[x] = _numbered(winner, number, order)
-            else:
-                _outline(line, columns, column_share, left, right, -cell, number, order, row)
-    return number[0]
+    """Fill labels and order; return the number of cells.
 
-
-@njit(cache=True, nogil=True)
-def _classify(above: Ints, below: Ints, kind: Ints) -> None:
-    """Say for each place between two rows and columns of the grid what cells are around it.
-
-    A cell (0: background) if it is the only one; minus a cell if there is background too; else SEVERAL.
+    The grid is taken row by row. Between a row and the next, the places between four px are of one kind each:
+    see ``_classify``. Rows of the frame are filled as if there were no outlines; then these are drawn.
     """
-    width = kind.size
-    for j in range(width - 1):
-        kind[j] = _kind(above[j], above[j + 1], below[j], below[j + 1])
-    kind[width - 1] = _kind(above[width - 1], above[width - 1], below[width - 1], below[width - 1])
-
-
-@njit(cache=True, nogil=True)
-def _kind(a: np.int32, b: np.int32, c: np.int32, d: np.int32) -> np.int32:
-    """Without branches, so that many places are looked at at a time."""
-    cell, least = max(max(a, b), max(c, d)), min(min(a, b), min(c, d))
-    other = (
-        ((a != 0) & (a != cell))
-        | ((b != 0) & (b != cell))
-        | ((c != 0) & (c != cell))
-        | ((d != 0) & (d != cell))
-    )
-    outline = np.int32(SEVERAL) if other else -cell
-    return cell if cell == least else outline
-
-
-@njit(cache=True, nogil=True)
-def _stretches(kind: Ints, begin: Ints, stretch: Ints) -> int:
-    """Join columns of the frame between which nothing changes: first, last + 1, kind; return how many there are."""
-    n = 0
-    for j in range(kind.size):
-        if begin[j] == begin[j + 1]:
-            continue
-        if n and stretch[n - 1, 2] == kind[j]:
-            stretch[n - 1, 1] = begin[j + 1]
-        else:
-            stretch[n, 0], stretch[n, 1], stretch[n, 2] = begin[j], begin[j + 1], kind[j]
-            n += 1
-    return n
+    height, width = cells.shape
+    several = -order.size - 1
+    number = np.zeros(order.size + 2, np.int32)  # of each cell in the frame
+    known = np.zeros(order.size + 2, np.bool_)  # cells that have one; what is in several may always be new
+    known[0] = True
+    count, y = 0, 0
+    kind, value = np.empty(width, np.int32), np.empty(width, np.int32)
+    mixed, new = np.empty(width, np.int32), np.empty(width, np.int32)
+    upper, lower = np.empty(width + 1, np.float32), np.empty(width + 1, np.float32)
+    while y < len(labels):
+        i, first = rows[y], y
+        while y < len(labels) and rows[y] == i:
+            y += 1
+        above, below = cells[i], cells[min(i + 1, height - 1)]
+        _sign(above, margin[i], upper)
+        _sign(below, margin[min(i + 1, height - 1)], lower)
+        _classify(above, below, several, kind)
+        drawn, fresh = _sort_out(kind, known, mixed, new)
+        for row in range(first, y):
+            for k in range(fresh):
+                j = int(new[k])
+                for x in range(begin[j], begin[j + 1]):
+                    cell = _cell_at(above, below, upper, lower, j, row_share[row], column_share[x])
+                    if not known[cell]:
+                        order[count] = cell
+                        count += 1
+                        number[cell], known[cell] = count, True
+        _fill(kind, number, columns, value, labels[first])
+        for row in range(first + 1, y):
+            labels[row] = labels[first]
+        for k in range(drawn):
+            j = int(mixed[k])
+            if kind[j] != several:
+                corners = upper[j], upper[j + 1], lower[j], lower[j + 1]
+                _outline(
+                    labels,
+                    first,
+                    y,
+                    row_share,
+                    begin[j],
+                    begin[j + 1],
+                    column_share,
+                    corners,
+                    number[-int(kind[j])],
+                )
+                continue
+            for row in range(first, y):
+                for x in range(begin[j], begin[j + 1]):
+                    cell = _cell_at(above, below, upper, lower, j, row_share[row], column_share[x])
+                    labels[row, x] = number[cell]
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -160,38 +139,85 @@ def _sign(cells: Ints, margin: Floats, signed: Floats) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _outline(
-    line: Floats,
-    columns: Ints,
-    column_share: Floats,
-    left: int,
-    right: int,
-    cell: int,
-    number: Ints,
-    order: Ints,
-    row: Ints,
-) -> None:
-    """Write a stretch that is partly in one cell."""
-    known = number[cell]
-    seen = np.float32(-1)
-    for x in range(left, right):
-        j = columns[x]
-        inside = line[j] + (line[j + 1] - line[j]) * column_share[x]
-        row[x] = known if inside > 0 else 0
-        seen = max(seen, inside)
-    if known == 0 and seen > 0:
-        _numbered(cell, number, order)
-        _outline(line, columns, column_share, left, right, cell, number, order, row)
+def _classify(above: Ints, below: Ints, several: int, kind: Ints) -> None:
+    """Say for each place between two rows and columns of the grid what cells are around it.
+
+    A cell (0: background) if it is the only one; minus a cell if there is background too; else ``several``.
+    """
+    last = kind.size - 1
+    for j in range(last):
+        kind[j] = _kind(above[j], above[j + 1], below[j], below[j + 1], several)
+    kind[last] = _kind(above[last], above[last], below[last], below[last], several)
 
 
 @njit(cache=True, nogil=True)
-def _numbered(cell: int, number: Ints, order: Ints) -> int:
-    """Return the number of a cell in the frame; the first time, the next one."""
-    if number[cell] == 0:
-        order[number[0]] = cell
-        number[0] += 1
-        number[cell] = number[0]
-    return number[cell]
+def _kind(a: int, b: int, c: int, d: int, several: int) -> int:
+    """Without branches, so that many places are looked at at a time."""
+    cell, least = max(max(a, b), max(c, d)), min(min(a, b), min(c, d))
+    other = (
+        ((a != 0) & (a != cell))
+        | ((b != 0) & (b != cell))
+        | ((c != 0) & (c != cell))
+        | ((d != 0) & (d != cell))
+    )
+    outline = several if other else -cell
+    return cell if cell == least else outline
+
+
+@njit(cache=True, nogil=True)
+def _sort_out(kind: Ints, known: NDArray[np.bool_], mixed: Ints, new: Ints) -> tuple[int, int]:
+    """Write the places of more than one kind to ``mixed``, those of cells that are not known yet to ``new``.
+
+    Return how many there are of both.
+    """
+    drawn, fresh = 0, 0
+    for j in range(kind.size):
+        mixed[drawn], new[fresh] = j, j  # without branches: it counts only if the next line says so
+        drawn += kind[j] < 0
+        fresh += not known[abs(kind[j])]
+    return drawn, fresh
+
+
+@njit(cache=True, nogil=True)
+def _fill(kind: Ints, number: Ints, columns: Ints, value: Ints, row: Ints) -> None:
+    """Fill a row of the frame with the numbers of the cells that fill their places."""
+    for j in range(kind.size):
+        value[j] = number[max(kind[j], 0)]
+    for x in range(row.size):
+        row[x] = value[columns[x]]
+
+
+@njit(cache=True, nogil=True)
+def _outline(
+    labels: Ints,
+    first: int,
+    stop: int,
+    row_share: Floats,
+    left: int,
+    right: int,
+    column_share: Floats,
+    corners: tuple[float, float, float, float],
+    number: int,
+) -> None:
+    """Fill a place that is partly in one cell."""
+    for y in range(first, stop):
+        row, down = labels[y], row_share[y]
+        for x in range(left, right):
+            row[x] = number if _inside(corners, down, column_share[x]) > 0 else 0
+
+
+@njit(cache=True, nogil=True)
+def _inside(corners: tuple[float, float, float, float], down: float, over: float) -> float:
+    a, b, c, d = corners
+    left, right = a + (c - a) * down, b + (d - b) * down
+    return left + (right - left) * over
+
+
+@njit(cache=True, nogil=True)
+def _cell_at(above: Ints, below: Ints, upper: Floats, lower: Floats, j: int, down: float, over: float) -> int:
+    """Return the cell at a place between four px of the grid, 0 outside."""
+    corners = upper[j], upper[j + 1], lower[j], lower[j + 1]
+    return _vote(above, below, j, down, over) if _inside(corners, down, over) > 0 else 0
 
 
 @njit(cache=True, nogil=True)

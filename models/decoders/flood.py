@@ -20,6 +20,7 @@ Heights = NDArray[np.uint16]
 Ints = NDArray[np.int32]
 
 HIGHEST = 256
+"""Height of the highest level; from there nothing rises."""
 
 
 def flood(level: NDArray[np.uint8], inside: NDArray[np.bool_], persistence: int) -> tuple[Ints, int]:
@@ -61,25 +62,35 @@ def warm_up() -> None:
 @njit(cache=True, nogil=True)
 def flood_heights(height: Heights, persistence: int) -> tuple[Ints, int]:
     """Return labels and count as :func:`flood` does, from (y + 2, x + 2) heights."""
+    labels = np.empty((height.shape[0] - 2, height.shape[1] - 2), np.int32)
+    up, flat = np.empty(height.size, np.int32), np.empty(height.size, np.int32)
+    return labels, flood_into(labels, height, persistence, up, flat)
+
+
+@njit(cache=True, nogil=True)
+def flood_into(labels: Ints, height: Heights, persistence: int, up: Ints, flat: Ints) -> int:
+    """Fill ``labels`` and return the count; ``up`` and ``flat`` are memory of the size of ``height``, overwritten."""
     stride = height.shape[1]
     level = height.reshape(-1)
-    up, flat = _climb(height)
+    flat = flat[: _climb(height, up, flat)]
     _cross_plateaus(level, up, flat, stride)
     top = _basins(level, up, flat)
     root = _merged(top, _passes(level, up, top, stride, persistence), persistence)
-    labels = np.zeros((height.shape[0] - 2, stride - 2), np.int32)
     number = np.zeros(root.size, np.int32)
     count = 0
     for y in range(labels.shape[0]):
         row = (y + 1) * stride + 1
         for x in range(labels.shape[1]):
-            if up[row + x]:
-                cell = root[~up[row + x]]
-                if number[cell] == 0:
-                    count += 1
-                    number[cell] = count
-                labels[y, x] = number[cell]
-    return labels, count
+            basin = ~up[row + x]
+            if basin < 0:
+                labels[y, x] = 0
+                continue
+            cell = root[basin]
+            if number[cell] == 0:
+                count += 1
+                number[cell] = count
+            labels[y, x] = number[cell]
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -89,12 +100,14 @@ def _steps(stride: int) -> Ints:
 
 
 @njit(cache=True, nogil=True)
-def _climb(height: Heights) -> tuple[Ints, Ints]:
-    """Point each inside pixel to its highest neighbour or itself; return that, and those that point to themselves."""
+def _climb(height: Heights, up: Ints, flat: Ints) -> int:
+    """Point each inside pixel to its highest neighbour or to itself; list the latter, and return how many they are.
+
+    Pixels outside point to 0, which is one of them.
+    """
     stride = height.shape[1]
     steps = _steps(stride)
-    up = np.zeros(height.size, np.int32)
-    flat = np.empty(height.size, np.int32)
+    up[:] = 0
     flats = 0
     best = np.empty(stride - 2, np.uint16)
     for y in range(1, height.shape[0] - 1):
@@ -119,7 +132,7 @@ def _climb(height: Heights) -> tuple[Ints, Ints]:
                     up[p] = p
                     flat[flats] = p
                     flats += 1
-    return up, flat[:flats]
+    return flats
 
 
 @njit(cache=True, nogil=True)

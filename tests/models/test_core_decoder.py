@@ -145,6 +145,23 @@ def test_any_maps_give_labels_that_are_1_to_count_by_their_first_px(seed, shape,
     assert np.array_equal(again.image, labels.image) and np.array_equal(again.confidence, labels.confidence)
 
 
+def test_frames_before_change_nothing_and_are_not_changed():
+    decoder = CoreDecoder()
+    masks = [
+        discs((60, 80), (20, 20, 12), (40, 55, 15)),
+        discs((60, 80), (30, 30, 9)),
+        discs((40, 40), (20, 20, 9)),
+    ]
+    given = [(encoded(mask, 2), Grid(mask.shape, (2.0, 2.0))) for mask in masks]
+    kept = [decoder.decode(*each) for each in given]
+    for labels, each in zip(kept, given, strict=True):
+        alone = CoreDecoder().decode(*each)
+        assert np.array_equal(labels.image, alone.image) and np.array_equal(
+            labels.confidence, alone.confidence
+        )
+    assert [labels.count for labels in kept] == [2, 1, 1]
+
+
 @pytest.mark.parametrize("level", [-9.0, 9.0])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 5)])
 def test_an_even_map_is_no_cell_or_one(level, shape):
