@@ -142,21 +142,27 @@ def camera(rng: Random, image: Array, noise: float) -> Array:
     return image + np.float32(noise) * grain
 
 
-def stored(rng: Random, image: Array, low: float, high: float) -> Array:
-    """Return counts: 8 bit from ``low`` to ``high``, perhaps as JPEG, or many more levels with any offset.
+def stored(rng: Random, image: Array, low: float, high: float, *, stretched: bool = False) -> Array:
+    """Return counts: 8 bit from ``low`` to ``high``, some as JPEG, or many more levels with any offset.
 
-    ``low`` and ``high`` are levels of the image that 8 bit files saturate at.
+    Parameters
+    ----------
+    image
+        (y, x) light.
+    low, high
+        Levels of the image that become 0 and 255 where it is stored as 8 bit.
+    stretched
+        It is: someone chose the levels and saturated what lies outside.
     """
     kind = rng.random()
-    if kind < 0.5:
+    if stretched or kind < 0.5:
         counts = np.clip((image - low) * (255 / max(high - low, 1e-6)), 0, 255)
         if kind < 0.12:
             counts = _jpeg(counts.astype(np.uint8), int(rng.integers(40, 95)))
         return np.floor(counts).astype(np.float32)
     spread = max(float(np.ptp(image)), 1e-6)
-    return ((image - image.min()) * (log_uniform(rng, 200, 30000) / spread) + rng.uniform(0, 2000)).astype(
-        np.float32
-    )
+    levels = log_uniform(rng, 200, 30000) / spread
+    return ((image - image.min()) * levels + rng.uniform(0, 2000)).astype(np.float32)
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int) -> Array:

@@ -50,7 +50,7 @@ def placed(rng: Random, habit: Habit, shape: Shape) -> Floats:
     """Return (n, PLACED) rods in an arrangement drawn at random; none in a few fields."""
     arrange = rng.choice(
         np.array([_colonies, _layer, _loose, _stacks, _chains, _nothing], object),
-        p=[0.48, 0.12, 0.1, 0.19, 0.08, 0.03],
+        p=[0.47, 0.1, 0.09, 0.23, 0.08, 0.03],
     )
     return arrange(rng, habit, shape)
 

@@ -51,7 +51,7 @@ def draw(rng: Random, shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int
     habit = drawn_habit(rng)
     drawn = _painted(rng, habit, placed(rng, habit, shape), shape)
     kinds = np.array([_phase, _fluorescent, _bright_field], object)
-    image, reach = rng.choice(kinds, p=[0.72, 0.14, 0.14])(rng, drawn)
+    image, reach = rng.choice(kinds, p=[0.76, 0.12, 0.12])(rng, drawn)
     outline = reach + rng.normal(0, 0.02) * habit.width
     owner = np.where(drawn.distance < outline, drawn.owner, 0).astype(np.int32)
     if habit.width > THIN:
@@ -208,10 +208,12 @@ def _counts(rng: Random, drawn: Drawn, light: Array) -> Array:
     ring = light[(drawn.distance > 0.05 * drawn.width) & (drawn.distance < MARGIN * drawn.width)]
     bright = float(np.percentile(ring[::4], 80)) if len(ring) else field * 1.2
     light = optics.camera(rng, light, log_uniform(rng, 0.005, 0.15) * span)
-    if rng.random() < 0.55 and len(inside) and cell < field:  # stretched, the field at any gray
-        low = min(field - span * rng.uniform(0.25, 1.0), float(np.percentile(ground, 1)))
+    if rng.random() < 0.5 and len(inside) and cell < field:  # stretched, the field at any gray
+        low = min(field - span * log_uniform(rng, 0.15, 1.0), float(np.percentile(ground, 4)))
         palest = float(np.percentile(inside[::4], 92)) + 0.2 * span
-        return optics.stored(rng, light, low, max(low + (field - low) / rng.uniform(0.2, 0.8), palest))
+        return optics.stored(
+            rng, light, low, max(low + (field - low) / rng.uniform(0.2, 0.8), palest), stretched=True
+        )
     low, high = (
         min(field, cell) - span * rng.uniform(0, 0.8),
         max(field, cell, bright) + span * rng.uniform(0, 0.8),
