@@ -91,7 +91,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Instead of ``pixel_size_um``, for a camera that is rotated or flipped: [[xx, xy], [yx, yy]], stage um
         per px, the row of x first. Default none.
     segmenter, tracker
-        What finds and what links the cells. Default ``net`` and ``lap``.
+        What finds and what links the cells. Default ``classical`` and ``lap``.
     rules
         What decides, in this order. Default none.
     limits
@@ -110,7 +110,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     hang_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
     pixel_size_um: Positive | None = None
     affine: Matrix | None = None
-    segmenter: PluginChoice = PluginChoice("net")
+    segmenter: PluginChoice = PluginChoice("classical")
     tracker: PluginChoice = PluginChoice("lap")
     rules: tuple[PluginChoice, ...] = ()
     limits: Limits = Limits()
@@ -211,7 +211,7 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
         values["keys"] = str((document.folder / values["keys"]).absolute())
     values["limits"] = _read_limits(document, (*path, "limits"), values.get("limits", {}))
     built: dict[str, Any] = {}
-    for key, kind, default in (("segmenter", _SEGMENTER, "net"), ("tracker", _TRACKER, "lap")):
+    for key, kind, default in (("segmenter", _SEGMENTER, "classical"), ("tracker", _TRACKER, "lap")):
         values[key], built[key] = _read_plugin(document, (*path, key), values.get(key, default), kind)
     if not any(key in value and key not in values for key in ("channels", "every", "channel", "policy")):
         _check_channels(document, path, values, built["segmenter"])
