@@ -98,13 +98,13 @@ def _strip(drawn: Drawn) -> Array:
 def _outline(drawn: Drawn, seen: Array, share: float) -> float:
     """Return px from a rod's own outline to where its image is ``share`` of the way up.
 
-    The way leads from the darkest level inside to the brightest one outside; ``seen`` is the image of a
-    :func:`_strip`.
+    The way leads from the darkest level inside to the brightest one outside, but ends near the level of the
+    ground, which is 0; ``seen`` is the image of a :func:`_strip`.
     """
     across = seen[4, seen.shape[1] // 2 :]
     inner = int(np.argmin(across[: int(drawn.width / 2) + 1]))
     outer = inner + int(np.argmax(across[inner : int(2 * drawn.width)]))
-    level = across[inner] + share * (across[outer] - across[inner])
+    level = across[inner] + min(share * (across[outer] - across[inner]), -2 * share * across[inner])
     at = np.arange(inner, outer + 1)
     return float(np.interp(level, across[inner : outer + 1], at)) - drawn.width / 2
 
@@ -166,20 +166,22 @@ def _fluorescent(rng: Random, drawn: Drawn) -> tuple[Array, float]:
 
 
 def _bright_field(rng: Random, drawn: Drawn) -> tuple[Array, float]:
-    """Return counts of rods whose rims are dark or bright as the focus is above or below, and px as :func:`_phase`."""
+    """Return counts of rods whose rims are dark or bright, as the focus lies, and px as :func:`_phase`."""
     width, shape = drawn.width, drawn.depth.shape
     fine = max(rng.uniform(0.08, 0.2) * width, 0.6)
     wide = fine * rng.uniform(1.4, 2.5)
-    body, sign = rng.uniform(-0.3, 0.5), rng.choice((-1.0, 1.0))
-    soft = optics.blurred(drawn.depth, fine)
-    edges = soft - optics.blurred(drawn.depth, wide)
-    ripple = optics.blurred(drawn.depth, wide) - optics.blurred(drawn.depth, 2 * wide)
-    light = 1 + log_uniform(rng, 0.1, 0.8) * (
-        2 * sign * edges - rng.uniform(0, 1.5) * sign * ripple - body * soft
-    )
-    light = np.maximum(light, 0.03) * optics.illumination(rng, shape, 0.3 * rng.random() ** 2)
+    body, ripple, sign = rng.uniform(-0.3, 0.5), rng.uniform(0, 0.8), rng.choice((-1.0, 1.0))
+
+    def see(depth: Array) -> Array:
+        soft, softer, softest = (optics.blurred(depth, sigma) for sigma in (fine, wide, 2 * wide))
+        return sign * (2 * (soft - softer) - ripple * (softer - softest)) - body * soft
+
+    illumination = optics.illumination(rng, shape, 0.3 * rng.random() ** 2)
+    light = np.maximum(1 + log_uniform(rng, 0.1, 0.8) * see(drawn.depth), 0.03) * illumination
     light += 0.15 * _dirt(rng, shape, width)
-    return _counts(rng, drawn, light), rng.uniform(0, 0.06) * width
+    strip = -sign * see(_strip(drawn))  # the middle of a bright halo, the crest of a dark rim
+    reach = _outline(drawn, strip, 0.5 if sign < 0 else rng.uniform(0.6, 1))
+    return _counts(rng, drawn, light, 0.1), float(np.clip(reach, -0.12 * width, 0.15 * width))
 
 
 def _dirt(rng: Random, shape: Shape, width: float) -> Array:
@@ -196,8 +198,8 @@ def _dirt(rng: Random, shape: Shape, width: float) -> Array:
     return dirt
 
 
-def _counts(rng: Random, drawn: Drawn, light: Array) -> Array:
-    """Return what the camera records; 8 bit files are often stretched until cells and halos saturate."""
+def _counts(rng: Random, drawn: Drawn, light: Array, stretched: float = 0.5) -> Array:
+    """Return what the camera records; a share of the files is ``stretched`` until cells and halos saturate."""
     ground = light[drawn.owner == 0][::4]
     if len(ground) < 0.01 * light.size:  # a full layer: the gaps
         ground = np.sort(light, axis=None)[-light.size // 20 :]
@@ -208,7 +210,7 @@ def _counts(rng: Random, drawn: Drawn, light: Array) -> Array:
     ring = light[(drawn.distance > 0.05 * drawn.width) & (drawn.distance < MARGIN * drawn.width)]
     bright = float(np.percentile(ring[::4], 80)) if len(ring) else field * 1.2
     light = optics.camera(rng, light, log_uniform(rng, 0.005, 0.15) * span)
-    if rng.random() < 0.5 and len(inside) and cell < field:  # stretched, the field at any gray
+    if rng.random() < stretched and len(inside) and cell < field:  # stretched, the field at any gray
         low = min(field - span * log_uniform(rng, 0.15, 1.0), float(np.percentile(ground, 4)))
         palest = float(np.percentile(inside[::4], 92)) + 0.2 * span
         return optics.stored(
