@@ -69,7 +69,7 @@ def _field(rng: Random, diameter: float, noise: float, shape: Shape) -> Field:
     cells[:, kernels.LONG], cells[:, kernels.SHORT] = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
     cells[:, kernels.BEND] = rng.normal(0, rng.uniform(0, 0.35), n).clip(-0.9, 0.9)
     spread = rng.uniform(0.03, 0.9)
-    cells[:, kernels.LEVEL] = np.exp(rng.normal(0, spread, n)).clip(0.1 + 0.6 * noise, 4)
+    cells[:, kernels.LEVEL] = np.exp(rng.normal(0, spread, n)).clip(0.15 + 0.8 * noise, 3)
     cells[:, kernels.DOME] = rng.uniform(-0.1, 0.6) + rng.normal(0, 0.05, n)
     outlines = rough_outlines(rng, n, log_uniform(rng, 0.008, 0.09), 7)
     return _with_mitoses(rng, Field(diameter, cells, outlines))

@@ -72,7 +72,7 @@ def illumination(rng: Random, shape: Shape, strength: float) -> Array:
     field = field - rng.uniform(0, 0.6) * ((x - cx) ** 2 + (y - cy) ** 2)
     if rng.random() < 0.3:
         field = field + 0.5 * mottle(rng, shape, shape[0] / rng.uniform(3, 8))
-    if rng.random() < 0.15:
+    if rng.random() < 0.08:
         lines = gaussian_filter1d(rng.normal(size=shape[0]), rng.uniform(5, 60), mode="nearest")
         field = field + (0.4 * lines / (np.std(lines) + 1e-6))[:, None]
     return np.exp(strength * (field - field.mean())).astype(np.float32)
