@@ -113,8 +113,8 @@ class StarDistDecoder:
             raise maps.misfit(outputs, needs)
         maps.check_finite(planes[0])
         (probability,) = maps.probabilities(planes[:1], self._activation)
-        rays = outputs[-1][0] if len(outputs) > 1 else outputs[-1][0][1:]
-        return probability, maps.frozen(rays)
+        last = list(outputs)[-1][0]  # of the two, or of the only one
+        return probability, maps.frozen(last if len(outputs) > 1 else last[1:])
 
     def _warm_up(self) -> None:
         """Compile the kernels, or load them if they were compiled before."""
