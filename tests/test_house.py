@@ -73,4 +73,6 @@ def test_pymmcore_and_the_demo_devices_speak_the_same_device_interface():
 
 def test_the_service_installs_without_heavy_parts():
     needed = {requirement.split(">=")[0] for requirement in PROJECT["project"]["dependencies"]}
-    assert needed.isdisjoint({"torch", "tensorrt", "openvino", "onnx", "pycromanager", "pymmcore", "matplotlib", "zarr"})
+    assert needed.isdisjoint(
+        {"torch", "tensorrt", "openvino", "onnx", "pycromanager", "pymmcore", "matplotlib", "zarr"}
+    )

@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .components import find
+
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -111,7 +113,7 @@ def cells_of_embeddings(
             while claim >= 0:
                 other = claims[claim, 0]
                 if shared[other] > share * (size[other] + filled - shared[other]):
-                    one, two = _root(root, other), _root(root, seed)
+                    one, two = find(root, other), find(root, seed)
                     root[max(one, two)] = min(one, two)
                 shared[other] = 0
                 claim = claims[claim, 1]
@@ -124,7 +126,7 @@ def cells_of_embeddings(
     for y in range(height):
         for x in range(width):
             if owner[y, x]:
-                owner[y, x] = _root(root, owner[y, x])
+                owner[y, x] = find(root, owner[y, x])
     return owner, best, len(seeds)
 
 
@@ -188,9 +190,8 @@ def _claim(
 ) -> int:
     """Write the px that are connected with a seed and likely enough, and how likely (logits); return their number."""
     top, bottom, left, right = box
-    hidden, further = np.empty(classifier.first_bias.size, np.float32), np.empty(
-        classifier.second_bias.size, np.float32
-    )
+    hidden = np.empty(classifier.first_bias.size, np.float32)
+    further = np.empty(classifier.second_bias.size, np.float32)
     inputs = np.empty(classifier.first.shape[1], np.float32)
     centre_x, centre_y = place[at[0], at[1], 0], place[at[0], at[1], 1]
     filled, done = 0, -1
@@ -232,11 +233,3 @@ def _classify(classifier: Classifier, inputs: Floats, hidden: Floats, further: F
     for k in range(further.size):
         logit += classifier.third[0, k] * further[k]
     return logit
-
-
-@njit(cache=True, nogil=True)
-def _root(root: Ints, cell: int) -> int:
-    while root[cell] != cell:
-        root[cell] = root[root[cell]]
-        cell = root[cell]
-    return cell

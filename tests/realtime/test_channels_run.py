@@ -230,7 +230,9 @@ def test_restoring_gives_the_replies_and_the_state_of_the_run():
     live, restored = Pipeline(config), Pipeline(config)
     for frame in eventful():
         step = live.step(frame)
-        again = restored.restore(replace(frame, pixels=np.zeros_like(frame.pixels)), step.detections, step.memory)
+        again = restored.restore(
+            replace(frame, pixels=np.zeros_like(frame.pixels)), step.detections, step.memory
+        )
         assert timeless(again) == timeless(step.reply)
         assert live.joiner is not None and restored.joiner is not None
         assert live.joiner.held == restored.joiner.held
