@@ -17,7 +17,7 @@ import torch
 from ..acquire.errors import ModelError
 from ..models.packages.contents import ModelPackage
 from ..models.packages.package import load_package
-from ..models.training.courses import Course, fine_course, full_course
+from ..models.training.courses import PERSISTENCES, Course, fine_course, full_course
 from ..models.training.crops import Crops
 from ..models.training.folder import Annotated, read_annotated
 from ..models.training.images import TrainingImage, training_image
@@ -203,14 +203,15 @@ class _Training:
             else hold_out([i.name for i in self._images], self._order.share, self._order.seed)
         )
         before = self._judge(held_out)(self._first) if self._order.start else []
-        tests_before = self._judge_tests(self._first) if self._order.start else []
+        tests_before = self._judge_tests(self._first, {}) if self._order.start else []
         learn = self._prepared()
         if in_turn:
-            after: list[Judged] = []
+            tried: dict[float | None, list[Judged]] = {value: [] for value in PERSISTENCES}
             for number, part in enumerate(parts := folds(len(learn), PARTS), start=1):
                 others = [image for position, image in enumerate(learn) if position not in part]
                 net, _ = self._teach(others, f"part{number}", f"held out in turn, {number} of {len(parts)}")
-                after += self._judge(part)(net)
+                for value, judged in _try_decoders(self._judge(part), net).items():
+                    tried[value] += judged
             net, history = self._teach(learn, "all", "all images")
         else:
             judge = self._judge(held_out)
@@ -218,15 +219,17 @@ class _Training:
             net, history = self._teach(rest, "all", "learning", lambda net: mean_ap(judge(net)))
             if before and history.best[1] <= mean_ap(before):
                 net, history.best = self._first, (0, mean_ap(before))
-            after = judge(net)
+            tried = _try_decoders(judge, net)
+        persistence, after = max(tried.items(), key=lambda pair: mean_ap(pair[1]))
+        options = {**self._package.decoder_options, **_option(persistence)}
         return Trained(
             net,
-            self._package,
+            replace(self._package, decoder_options=options),
             self._images,
             before,
             after,
             tests_before,
-            self._judge_tests(net),
+            self._judge_tests(net, options),
             history,
             self._course,
             in_turn,
@@ -247,8 +250,8 @@ class _Training:
     def _judge(self, positions: Sequence[int]) -> Judge:
         return self._judge_of([self._images[position] for position in positions])
 
-    def _judge_tests(self, net: CellNet) -> list[Judged]:
-        return self._judge_of(self._tests)(net) if self._tests else []
+    def _judge_tests(self, net: CellNet, options: dict[str, Any]) -> list[Judged]:
+        return self._judge_of(self._tests)(net, options) if self._tests else []
 
     def _judge_of(self, images: Sequence[Annotated]) -> Judge:
         folder, order = self._work.part("judged"), self._order
@@ -295,6 +298,15 @@ def _to_start_from(name: str) -> ModelPackage:
     if package.channels != 1:
         raise ModelError(f"{name}: looks at {package.channels} channels; nets for one can be trained on")
     return package
+
+
+def _try_decoders(judge: Judge, net: CellNet) -> dict[float | None, list[Judged]]:
+    """Return what comes of a net by how deep a valley must be to part two cells."""
+    return {value: judge(net, _option(value)) for value in PERSISTENCES}
+
+
+def _option(persistence: float | None) -> dict[str, float]:
+    return {} if persistence is None else {"persistence": persistence}
 
 
 def _reporter(progress: Progress, label: str, steps: int) -> Callable[[int, float, float | None], None]:

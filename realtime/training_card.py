@@ -28,6 +28,7 @@ def figures_of_training(order: Order, trained: Trained) -> dict[str, Any]:
         "held_out_in_turn": trained.in_turn,
         "steps": trained.course.schedule.steps,
         "best_step": history.best[0],
+        "decoder_options": trained.package.decoder_options,
         "before": scores_of(trained.before),
         "after": scores_of(trained.after),
         "improved": trained.improved,
@@ -90,13 +91,14 @@ def card(name: str, order: Order, trained: Trained, terms: str) -> str:
     )
     if trained.in_turn:
         held = (
-            "Each image was held out once, from nets trained on the others only; this net learned from all."
+            "Each image was held out once, from nets trained on the others only; this net learned from all. Those"
+            " held out chose how deep a valley parts two cells."
         )
     else:
         held = (
             f"{len(figures['held_out'])} images were held out: {', '.join(figures['held_out'])}. They taught nothing,"
-            f" but chose the step ({figures['best_step']} of {figures['steps']}), so that other images may score a"
-            " little lower."
+            f" but chose the step ({figures['best_step']} of {figures['steps']}) and how deep a valley parts two"
+            " cells, so that other images may score a little lower."
         )
     breadths = [2 * np.sqrt(np.bincount(i.mask.reshape(-1))[1:].mean() / np.pi) for i in trained.images]
     parts = [

@@ -8,6 +8,10 @@ from .loop import Schedule
 from .net import Architecture
 
 FINE_STEPS, FROM_SCRATCH_STEPS = 300, 4000
+FINE_CROPS = 8
+PERSISTENCES = (None, 1.6, 3.6, 5.0)
+"""How deep a valley parts two cells for the decoder, in logits; None is as before. A net that was fitted is surer of
+what it says, and its ripples are higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,9 @@ def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads:
     are shown at those breadths at which the segmenter will show them.
     """
     every = max(1, steps // 12)
-    size_px, count = _crops(architecture)
     return Course(
-        size_px,
-        count // 2,
+        192 if architecture.fold == 4 else 128,
+        FINE_CROPS,
         (0.6 * architecture.diameter_px, 1.8 * architecture.diameter_px),
         Schedule(steps, rate=3e-4, warm=min(20, steps), check_every=every, patience=5, threads=threads),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,10 +111,12 @@ class Judge:
         self._folder, self._threads = folder, threads
         self._regions = [annotated_region(image.mask) if partial else None for image in images]
 
-    def __call__(self, net: CellNet) -> list[Judged]:
-        """Return what comes of each image, in their order."""
+    def __call__(self, net: CellNet, options: Mapping[str, Any] | None = None) -> list[Judged]:
+        """Return what comes of each image, in their order; with options of the decoder, or those of the package."""
         written = package_net(net, self._package, self._folder)
-        segmenter = NetSegmenter(model=str(written.folder), threads=self._threads)
+        segmenter = NetSegmenter(
+            model=str(written.folder), threads=self._threads, decoder_options=dict(options or {})
+        )
         judged: list[Judged] = []
         for image, region in zip(self._images, self._regions, strict=True):
             segmenter.reset()

@@ -143,7 +143,7 @@ def test_few_images_are_each_held_out_once_and_all_are_learned_from(
     tmp_path: Path, start: Path, capsys: pytest.CaptureFixture[str]
 ):
     folder = fill(tmp_path / "few", range(4))
-    assert leave(folder, "--out", tmp_path / "made", "--from", start, "--steps", "40", "--json") == 0
+    assert leave(folder, "--out", tmp_path / "made", "--from", start, "--steps", "70", "--json") == 0
     values = json.loads(capsys.readouterr().out)
     assert values["held_out_in_turn"] and values["learned_from"] == 4
     assert values["held_out"] == ["field00", "field01", "field02", "field03"]
