@@ -89,9 +89,7 @@ class Fluorescence:
             profile *= snapshot.brightness[index].astype(np.float32)[:, None, None]
             for row, place, part in patch.windows(view.shape):
                 light[place] += profile[row][part]
-        light = (1 - self.haze) * light + self.haze * _blurred(
-            light, self.haze_um / view.affine.pixel_size_um
-        )
+        light = (1 - self.haze) * light + self.haze * blurred(light, self.haze_um / view.affine.pixel_size_um)
         return (self.signal * light + self.background) * illumination
 
 
@@ -145,7 +143,7 @@ class PhaseContrast:
             profile *= snapshot.brightness[index].astype(np.float32)[:, None, None]
             for row, place, part in patch.windows(view.shape):
                 np.maximum(depth[place], profile[row][part], out=depth[place])
-        halo = _blurred(depth, math.hypot(self.halo_um, defocus) / view.affine.pixel_size_um)
+        halo = blurred(depth, math.hypot(self.halo_um, defocus) / view.affine.pixel_size_um)
         image = 1 - self.contrast * (depth - self.halo * halo)
         return self.light * illumination * np.maximum(image, 0.05)
 
@@ -159,7 +157,7 @@ def soft_step(distance: Array, spread: float) -> Array:
     return one / (one + np.exp(np.clip(distance * np.float32(1.702 / spread), -30, 30)))
 
 
-def _blurred(image: Array, sigma_px: float) -> Array:
+def blurred(image: Array, sigma_px: float) -> Array:
     """Return a wide Gaussian blur, computed on a coarser grid: exact enough for haze and halos, and cheap."""
     step = max(1, int(sigma_px / 2))
     height, width = image.shape
@@ -170,10 +168,10 @@ def _blurred(image: Array, sigma_px: float) -> Array:
     coarse = gaussian_filter(coarse, remaining, mode="nearest")
     if step == 1:
         return coarse
-    return _stretched(_stretched(coarse, step, height).T, step, width).T
+    return stretched(stretched(coarse, step, height).T, step, width).T
 
 
-def _stretched(image: Array, step: int, length: int) -> Array:
+def stretched(image: Array, step: int, length: int) -> Array:
     """Interpolate linearly along the first axis from blocks of ``step`` px to px."""
     at = np.clip((np.arange(length) + 0.5) / step - 0.5, 0, len(image) - 1)
     below = np.minimum(at.astype(np.intp), max(len(image) - 2, 0))

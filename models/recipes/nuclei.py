@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from ...acquire.simulated.optics import blurred
 from . import cell_kernels as kernels
 from . import optics
 from .masks import instances
@@ -149,11 +150,11 @@ def _texture(rng: Random, field: Field, rim: Array, shape: Shape) -> Array:
 
 def _seen(rng: Random, field: Field, light: Array, blur: float, shape: Shape) -> Array:
     """Return the light of nuclei and all else: haze, cytoplasm, medium, cells out of focus, specks, a lamp."""
-    d, seen = field.diameter, optics.blurred(light, blur)
+    d, seen = field.diameter, blurred(light, blur)
     haze = rng.choice((0.0, rng.uniform(0, 0.4)))
-    seen = (1 - haze) * seen + haze * optics.blurred(light, d * rng.uniform(0.4, 2))
+    seen = (1 - haze) * seen + haze * blurred(light, d * rng.uniform(0.4, 2))
     if rng.random() < 0.25:
-        body = optics.blurred(light, d * rng.uniform(0.25, 0.6))
+        body = blurred(light, d * rng.uniform(0.25, 0.6))
         seen += rng.uniform(0.02, 0.3) * body * np.maximum(1 + 0.5 * optics.mottle(rng, shape, d * 0.08), 0)
     medium = log_uniform(rng, 0.01, 1.5)
     seen += medium * np.maximum(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from ...acquire.simulated.optics import stretched
 from . import cell_kernels as kernels
 
 Array = NDArray[np.floating[Any]]
@@ -23,43 +24,14 @@ def log_uniform(rng: Random, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(math.log(low), math.log(high))))
 
 
-def blurred(image: Array, sigma_px: float) -> Array:
-    """Return a Gaussian blur; wide ones are computed on a coarser grid, exact enough for halos and haze."""
-    step = max(1, int(sigma_px / 2.5))
-    if step == 1:
-        return gaussian_filter(image, sigma_px, mode="nearest", truncate=3.0)
-    height, width = image.shape
-    padded = np.pad(image, ((0, -height % step), (0, -width % step)), mode="edge")
-    coarse = padded.reshape(padded.shape[0] // step, step, -1, step).mean(axis=(1, 3))
-    # averaging over a block and interpolating linearly widen by step^2 / 12 and step^2 / 6
-    rest = math.sqrt(max(sigma_px**2 - step**2 / 4, 0.01)) / step
-    coarse = gaussian_filter(coarse, rest, mode="nearest", truncate=3.0)
-    return enlarged(coarse, step)[:height, :width]
-
-
-def enlarged(coarse: Array, step: int) -> Array:
-    """Interpolate linearly from blocks of ``step`` px to px."""
-    return _stretched(_stretched(coarse, step).T, step).T
-
-
-def _stretched(image: Array, step: int) -> Array:
-    length = len(image) * step
-    at = np.clip((np.arange(length) + 0.5) / step - 0.5, 0, len(image) - 1)
-    below = np.minimum(at.astype(np.intp), max(len(image) - 2, 0))
-    weight = (at - below).astype(np.float32)[:, None]
-    return image[below] * (1 - weight) + image[np.minimum(below + 1, len(image) - 1)] * weight
-
-
 def mottle(rng: Random, shape: Shape, sigma_px: float) -> Array:
     """Return (y, x) float32, a random field of standard deviation about 1 with details of ``sigma_px``."""
     step = max(1, int(sigma_px / 1.5))
-    size = [n // step + 2 for n in shape]
-    coarse = rng.standard_normal(size, np.float32)
     rest = sigma_px / step
-    coarse = gaussian_filter(coarse, rest, mode="wrap", truncate=3.0) * np.float32(
-        2 * math.sqrt(math.pi) * rest
-    )
-    return enlarged(coarse, step)[: shape[0], : shape[1]]
+    coarse = rng.standard_normal([n // step + 2 for n in shape], np.float32)
+    coarse = gaussian_filter(coarse, rest, mode="wrap", truncate=3.0)
+    coarse *= np.float32(2 * math.sqrt(math.pi) * rest)
+    return stretched(stretched(coarse, step, shape[0]).T, step, shape[1]).T
 
 
 def illumination(rng: Random, shape: Shape, strength: float) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...acquire.simulated.optics import blurred
 from . import cell_kernels as kernels
 from . import optics
 from .masks import instances
@@ -113,7 +114,7 @@ def _depth(rng: Random, field: Field, rounded: NDArray[np.bool_], edge: float, d
     contact[1:] += (owner[1:] != owner[:-1]) & (owner[1:] > 0) & (owner[:-1] > 0)
     contact[:, 1:] += (owner[:, 1:] != owner[:, :-1]) & (owner[:, 1:] > 0) & (owner[:, :-1] > 0)
     width = max(edge * rng.uniform(0.2, 0.6), 0.5)
-    line = optics.blurred(contact * inside, width) * (2.5 * width)
+    line = blurred(contact * inside, width) * (2.5 * width)
     return depth - rng.uniform(0.2, 1.2) * lamella * np.minimum(line, 1)
 
 
@@ -147,12 +148,12 @@ def _seen(rng: Random, breadth: float, edge: float, depth: Array) -> tuple[Array
     halo, share = min(rng.uniform(0.7, 1.25), 1.08), 0.6 * rng.random() ** 2
 
     def see(x: Array) -> Array:
-        low = (1 - share) * optics.blurred(x, ring) + share * optics.blurred(x, far)
-        return halo * low - optics.blurred(x, focus)
+        low = (1 - share) * blurred(x, ring) + share * blurred(x, far)
+        return halo * low - blurred(x, focus)
 
     seen = see(depth)
     if rng.random() < 0.4:  # light from one side
-        turn, (gy, gx) = rng.uniform(0, 2 * np.pi), np.gradient(optics.blurred(depth, focus + 0.04 * breadth))
+        turn, (gy, gx) = rng.uniform(0, 2 * np.pi), np.gradient(blurred(depth, focus + 0.04 * breadth))
         seen = seen + rng.uniform(0, 0.25) * breadth * (np.cos(turn) * gx + np.sin(turn) * gy)
     contrast = log_uniform(rng, 0.08, 0.6)
     light = np.maximum(1 + contrast * seen, 0.05) * optics.illumination(
@@ -189,7 +190,7 @@ def _dirt(rng: Random, breadth: float, shape: Shape) -> Array:
     if rng.random() < 0.3:  # bright remains with a dark rim
         size = (0.05 * breadth, 0.13 * breadth)
         remains = np.abs(optics.spots(rng, shape, int(rng.integers(1, 6)), size, 2))
-        dirt += rng.uniform(0.5, 2.5) * (remains - 0.6 * optics.blurred(remains, 0.06 * breadth))
+        dirt += rng.uniform(0.5, 2.5) * (remains - 0.6 * blurred(remains, 0.06 * breadth))
     if rng.random() < 0.15:
         dirt += rng.uniform(0.05, 0.3) * optics.rings(rng, shape, int(rng.integers(1, 3)))
     return dirt

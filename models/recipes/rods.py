@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...acquire.simulated.optics import blurred
 from . import optics
 from . import rod_kernels as kernels
 from .masks import instances, part
@@ -118,8 +119,8 @@ def _phase(rng: Random, drawn: Drawn) -> tuple[Array, float]:
     share = rng.uniform(0.0, 0.6)
 
     def parts(depth: Array) -> tuple[Array, Array]:
-        low = (1 - share) * optics.blurred(depth, ring) + share * optics.blurred(depth, far)
-        return low, optics.blurred(depth, focus)
+        low = (1 - share) * blurred(depth, ring) + share * blurred(depth, far)
+        return low, blurred(depth, focus)
 
     strip_low, strip = parts(_strip(drawn))
     halo = _halo_for(strip_low, strip, rng.uniform(0.4, 1.7))
@@ -152,7 +153,7 @@ def _fluorescent(rng: Random, drawn: Drawn) -> tuple[Array, float]:
     haze, far = rng.uniform(0, 0.5), rng.uniform(0.8, 4) * width
 
     def see(depth: Array) -> Array:
-        return (1 - haze) * optics.blurred(depth, focus) + haze * optics.blurred(depth, far)
+        return (1 - haze) * blurred(depth, focus) + haze * blurred(depth, far)
 
     glow = drawn.depth
     if rng.random() < 0.25:
@@ -173,7 +174,7 @@ def _bright_field(rng: Random, drawn: Drawn) -> tuple[Array, float]:
     body, ripple, sign = rng.uniform(-0.3, 0.5), rng.uniform(0, 0.8), rng.choice((-1.0, 1.0))
 
     def see(depth: Array) -> Array:
-        soft, softer, softest = (optics.blurred(depth, sigma) for sigma in (fine, wide, 2 * wide))
+        soft, softer, softest = (blurred(depth, sigma) for sigma in (fine, wide, 2 * wide))
         return sign * (2 * (soft - softer) - ripple * (softer - softest)) - body * soft
 
     illumination = optics.illumination(rng, shape, 0.3 * rng.random() ** 2)
