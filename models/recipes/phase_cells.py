@@ -156,7 +156,8 @@ def _seen(rng: Random, breadth: float, edge: float, depth: Array) -> tuple[Array
         turn, (gy, gx) = rng.uniform(0, 2 * np.pi), np.gradient(blurred(depth, focus + 0.04 * breadth))
         seen = seen + rng.uniform(0, 0.25) * breadth * (np.cos(turn) * gx + np.sin(turn) * gy)
     contrast = log_uniform(rng, 0.08, 0.6)
-    light = np.maximum(1 + contrast * seen, 0.05) * optics.illumination(
+    bright = -1 if rng.random() < 0.12 else 1  # above the focus, and in negative phase contrast
+    light = np.maximum(1 + bright * contrast * seen, 0.05) * optics.illumination(
         rng, shape, contrast * rng.random() ** 2
     )
     light += contrast * _dirt(rng, breadth, shape)
