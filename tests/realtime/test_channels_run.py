@@ -139,7 +139,7 @@ def run_through(run: Run, frames: list[Frame]) -> list[Reply]:
 def test_the_first_channel_is_answered_at_once_and_the_last_brings_cells_measured_in_both():
     pipeline = Pipeline(stream())
     held = pipeline.step(image(0, "DAPI", 0))
-    assert held[1:] == (None, None, None)
+    assert held[1:] == (None, None, None, None)
     assert (held.reply.sequence, len(held.reply.cells), held.reply.messages) == (0, 0, ())
     assert set(held.reply.timings_ms) == {"join"}
     step = pipeline.step(image(1, "GFP", 0, light=50))
