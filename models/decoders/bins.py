@@ -1,4 +1,4 @@
-"""Finding what lies near, among circles of any size: square bins, a layer of them for each size.
+"""Finding what lies near, among circles up to the size of the image: square bins, a layer of them for each size.
 
 A circle lies in the bin of its centre, in the layer whose bins are as broad as the circle or up to twice. So what may
 touch a circle lies in few bins of each layer, and one large circle makes nothing slower for the small ones.
@@ -20,7 +20,7 @@ SMALLEST = 8.0
 def build(height: float, width: float) -> tuple[Ints, Ints]:
     """Return (layers, 3) rows, columns and first bin of each layer over an area, and the bins: all -1, empty."""
     layers = 1
-    while SMALLEST * 2.0 ** (layers - 1) < 2 * max(height, width):
+    while SMALLEST * 2.0 ** (layers - 1) < 4 * max(height, width):
         layers += 1
     shape = np.empty((layers, 3), np.int64)
     total = 0

@@ -69,7 +69,7 @@ def _label(mask: Mask, diagonal: bool, labels: Ints) -> int:
         one, other = first[y - 1], first[y]
         while one < first[y] and other < first[y + 1]:
             if start[one] < end[other] + reach and start[other] < end[one] + reach:
-                a, b = _root(root, one), _root(root, other)
+                a, b = find(root, one), find(root, other)
                 root[max(a, b)] = min(a, b)
             if end[one] < end[other]:
                 one += 1
@@ -79,7 +79,7 @@ def _label(mask: Mask, diagonal: bool, labels: Ints) -> int:
     count = 0
     for y in range(height):
         for run in range(first[y], first[y + 1]):
-            top = _root(root, run)
+            top = find(root, run)
             if top == run:  # the first run of a part is its root
                 count += 1
                 number[run] = count
@@ -88,7 +88,8 @@ def _label(mask: Mask, diagonal: bool, labels: Ints) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _root(root: Ints, run: int) -> int:
+def find(root: Ints, run: int) -> int:
+    """Return the one that stands for a run, or for whatever is joined, by following who points to whom."""
     while root[run] != run:
         root[run] = root[root[run]]
         run = root[run]

@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .components import find
+
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -74,16 +76,8 @@ def _borders(parts: Ints, flow: Floats, borders: int) -> tuple[Longs, Floats]:
 def _roots(ones: Longs, others: Longs, count: int) -> Ints:
     root = np.arange(count + 1).astype(np.int32)
     for k in range(ones.size):
-        one, other = _root(root, ones[k]), _root(root, others[k])
+        one, other = find(root, ones[k]), find(root, others[k])
         root[max(one, other)] = min(one, other)
     for part in range(count + 1):
-        root[part] = _root(root, part)
+        root[part] = find(root, part)
     return root
-
-
-@njit(cache=True, nogil=True)
-def _root(root: Ints, part: int) -> int:
-    while root[part] != part:
-        root[part] = root[root[part]]
-        part = root[part]
-    return part

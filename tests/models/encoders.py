@@ -144,7 +144,7 @@ def _eikonal(crop):
 def instanseg(mask):
     """What InstanSeg's backbone answers, (1, 5, y, x): offsets x and y, two spreads, seed; all before activation.
 
-    Offsets point to the px that is deepest in the cell, as far as they reach.
+    Offsets point to the px that is deepest in the cell, as far as they reach; the first spread is large outside cells.
     """
     field, seed = np.zeros((2, *mask.shape)), np.full(mask.shape, -7.5)
     for _, box, crop in cells_of(mask):
@@ -157,9 +157,17 @@ def instanseg(mask):
             field[axis][box][inner] = offset[axis]
         seed[box][inner] = 15 * ((reach / reach.max())[crop] - 0.5)
     share = np.clip(field / (2 * REACH / PX_PER_UNIT) + 0.5, 0.01, 0.99)
-    return np.concatenate([np.log(share / (1 - share)), np.zeros((2, *mask.shape)), seed[np.newaxis]])[
-        np.newaxis
-    ].astype(np.float32)
+    spread = np.stack([np.where(mask > 0, 0.0, 3.0), np.zeros(mask.shape)])
+    return np.concatenate([np.log(share / (1 - share)), spread, seed[np.newaxis]])[np.newaxis].astype(
+        np.float32
+    )
+
+
+def instanseg_classifier(reach=2.0, steepness=6.0):
+    """A pixel classifier of InstanSeg, layer by layer: likely where |dx| + |dy| + spread is below the reach."""
+    first = [[1, 0, 0, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0]]
+    layers = (first, [0] * 5, [[1] * 5], [0], [[-steepness]], [steepness * reach])
+    return [np.array(layer, float).ravel().tolist() for layer in layers]
 
 
 def boxes(mask, size=28):
