@@ -111,7 +111,7 @@ def cells_of_embeddings(
             y, x = stack[k]
             claim = head[y, x]
             while claim >= 0:
-                other = claims[claim, 0]
+                other = int(claims[claim, 0])
                 if shared[other] > share * (size[other] + filled - shared[other]):
                     one, two = find(root, other), find(root, seed)
                     root[max(one, two)] = min(one, two)
