@@ -134,14 +134,14 @@ def _texture(rng: Random, field: Field, rim: Array, shape: Shape) -> Array:
     """Return (y, x) factors about 1: chromatin at two scales, dark nucleoli or bright spots, a dark or bright rim."""
     d = field.diameter
     texture = 1 + rng.uniform(0, 0.25) * optics.mottle(rng, shape, d * rng.uniform(0.03, 0.08))
-    texture += rng.uniform(0, 0.3) * optics.mottle(rng, shape, d * rng.uniform(0.1, 0.3))
+    texture += rng.uniform(0, 0.45) * optics.mottle(rng, shape, d * rng.uniform(0.1, 0.3))
     if rng.random() < 0.7:
         number = int(rng.integers(1, 6))
         dots = np.empty((len(field.cells) * number, 4))
         dots[:, :2] = kernels.placed_inside(field.cells, field.outlines, number, 0.0, 0.75, rng)
         dots[:, kernels.DOT_RADIUS] = d * rng.uniform(0.03, 0.16) * np.exp(rng.normal(0, 0.3, len(dots)))
-        dark = rng.random() < 0.7
-        height = rng.uniform(0.1, 0.85) if dark else rng.uniform(0.2, 1.6)
+        dark = rng.random() < 0.6
+        height = rng.uniform(0.1, 0.85) if dark else log_uniform(rng, 0.2, 5)  # chromocentres of mice
         dots[:, kernels.DOT_HEIGHT] = height * rng.uniform(0, 1, len(dots)) * (-1 if dark else 1)
         kernels.dot(dots, rng.uniform(1, 3), texture)
     texture += rng.normal(0, 0.15) * np.exp(-(((rim - 0.95) / 0.1) ** 2))

@@ -73,7 +73,7 @@ def _painted(rng: Random, habit: Habit, rods: NDArray[np.float64], shape: Shape)
     full[:, kernels.SEPTUM] = rng.uniform(0.25, 0.65)
     full[:, kernels.POLE] = rng.uniform(0.75, 1.3) * np.clip(rng.normal(1, 0.08, n), 0.8, 1.2)
     full[:, kernels.DENSITY] = np.exp(rng.normal(0, log_uniform(rng, 0.02, 0.25), n)).clip(0.5, 1.8)
-    full[:, kernels.BANDS] = np.maximum(rng.normal(0, rng.choice((0, 0, 0.03, 0.08, 0.2)), n), 0).clip(0, 0.6)
+    full[:, kernels.BANDS] = np.maximum(rng.normal(0, rng.choice((0, 0, 0.05, 0.15, 0.3)), n), 0).clip(0, 0.6)
     full[:, kernels.BAND_PX] = width * rng.uniform(0.7, 2.5, n)
     full[:, kernels.PHASE] = rng.uniform(0, 2 * np.pi, n)
     margin = MARGIN * width

@@ -22,11 +22,11 @@ from ..training.net import ARCHITECTURES, CellNet
 from .data import Pair, dsb2018, simulated, usiigaci
 
 SHARES = {
-    "fluorescence": 0.34,
-    "phase": 0.24,
-    "gray_brightfield": 0.03,
-    "rods": 0.25,
-    "nuclei": 0.08,
+    "fluorescence": 0.40,
+    "phase": 0.17,
+    "gray_brightfield": 0.02,
+    "rods": 0.22,
+    "nuclei": 0.13,
     "phase_cells": 0.06,
 }
 """How often each kind of image is drawn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .loop import Schedule
-from .net import Architecture
+from .net import WORKING_RANGE, Architecture
 
 FINE_STEPS, FROM_SCRATCH_STEPS = 300, 4000
 FINE_CROPS = 8
@@ -44,7 +44,7 @@ def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads:
     return Course(
         192 if architecture.fold == 4 else 128,
         FINE_CROPS,
-        (0.6 * architecture.diameter_px, 1.8 * architecture.diameter_px),
+        (WORKING_RANGE[0] * architecture.diameter_px, WORKING_RANGE[1] * architecture.diameter_px),
         Schedule(steps, rate=3e-4, warm=min(20, steps), check_every=every, patience=5, threads=threads),
     )
 
@@ -54,7 +54,7 @@ def full_course(architecture: Architecture, *, steps: int = FROM_SCRATCH_STEPS, 
     every = max(1, steps // 20)
     warm = min(200, max(1, steps // 10))
     size_px, count = _crops(architecture)
-    schedule = Schedule(steps, warm=warm, check_every=every, patience=8, threads=threads)
+    schedule = Schedule(steps, warm=warm, decay=0.02, check_every=every, patience=8, threads=threads)
     return Course(size_px, count, architecture.diameter_range, schedule)
 
 

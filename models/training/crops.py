@@ -19,15 +19,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from .images import TrainingImage
-from .net import Architecture
+from .net import WORKING_RANGE, Architecture
 from .targets import CAP_PX
 
 Floats = NDArray[np.float32]
 
 NEAR_CELLS = 0.85
 """Share of the crops that are taken around a cell; the others may show none."""
-FAR_SCALES = 0.2
+WORKING_SCALES = 0.65
+"""Share of the crops whose cells have a breadth at which the segmenter shows them."""
+FAR_SCALES = 0.1
 """Share of the crops whose cells may be half or twice as broad as the range: so the net learns to say so."""
+STRETCH = 0.17
+"""Views are made longer one way and shorter the other by up to this share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Crops:
     ) -> None:
         self._kinds = {kind: [i for i in images if i.kind == kind] for kind in shares}
         self._kinds = {kind: group for kind, group in self._kinds.items() if group}
+        self._often = {kind: _often(group) for kind, group in self._kinds.items()}
         weights = np.array([shares[kind] for kind in self._kinds], float)
         self._weights = weights / weights.sum()
         self._architecture = architecture
@@ -96,8 +101,8 @@ class Crops:
         inside, known = np.empty_like(planes), np.empty_like(planes)
         kinds = list(self._kinds)
         for row in range(n):
-            group = self._kinds[kinds[self._random.choice(len(kinds), p=self._weights)]]
-            image = group[self._random.integers(len(group))]
+            kind = kinds[self._random.choice(len(kinds), p=self._weights)]
+            image = self._kinds[kind][int(np.searchsorted(self._often[kind], self._random.random()))]
             self._view(image, planes[row], inside[row], known[row], depth[row], deepest[row])
         return self._targets(self._degrade(torch.from_numpy(planes)), inside, known, depth, deepest)
 
@@ -121,10 +126,7 @@ class Crops:
     ) -> None:
         """Fill one crop from a random place of an image."""
         random, size = self._random, self._size
-        low, high = self._architecture.diameter_range
-        if random.random() < FAR_SCALES:
-            low, high = low / 2, high * 2
-        breadth = float(np.exp(random.uniform(np.log(low), np.log(high))))
+        breadth = self._breadth()
         scale = float(np.clip(breadth / (image.breadth_px or breadth), 0.1, 8.0))
         angle = random.uniform(0, 2 * np.pi) if random.random() < 0.5 else random.integers(4) * np.pi / 2
         flip = random.choice((-1.0, 1.0))
@@ -137,7 +139,8 @@ class Crops:
         y = np.clip(y, min(half, height / 2), max(height - half, height / 2))
         x = np.clip(x, min(half, width / 2), max(width - half, width / 2))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        matrix = turn @ np.diag([1.0, flip]) / scale
+        longer = 1 + random.uniform(0, STRETCH) if random.random() < 0.5 else 1.0
+        matrix = turn @ np.diag([longer, flip / longer]) / scale
         gains = np.ones(len(image.deepest), np.float32)
         if random.random() < 0.35:  # cells of one field differ in expression and depth
             gains[1:] = np.exp(random.uniform(-1.8, 0.2, len(gains) - 1)) ** random.uniform(0, 1)
@@ -146,6 +149,17 @@ class Crops:
             image.plane, image.mask, image.known, image.depth, image.deepest, matrix, np.array([y, x]), gains,
             np.float32(back), np.float32(scale), plane, inside, known, depth, deepest,
         )  # fmt: skip
+
+    def _breadth(self) -> float:
+        """Draw how broad the cells of a crop are, in its px."""
+        random, architecture = self._random, self._architecture
+        low, high = architecture.diameter_range
+        drawn = random.random()
+        if drawn < WORKING_SCALES:
+            low, high = (limit * architecture.diameter_px for limit in WORKING_RANGE)
+        elif drawn > 1 - FAR_SCALES:
+            low, high = low / 2, high * 2
+        return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
     def _degrade(self, planes: Tensor) -> Tensor:
         """Return (n, 1, y, x) with illumination, focus, debris, contrast and noise varied."""
@@ -194,6 +208,14 @@ class Crops:
             broad / sure.clamp(min=1e-3),
             functional.avg_pool2d(torch.from_numpy(known)[:, None], grid)[:, 0],
         )
+
+
+def _often(images: Sequence[TrainingImage]) -> NDArray[np.float64]:
+    """Return (n,) rising to 1, how often images are drawn: by the root of their cells, as crowds teach most."""
+    share = np.sqrt([max(len(image.middles), 1) for image in images])
+    rising = np.cumsum(share) / share.sum()
+    rising[-1] = 1.0
+    return rising
 
 
 def _blurred(planes: Tensor, sigma: Tensor) -> Tensor:
@@ -257,6 +279,8 @@ def _warp(
 
 @njit(cache=True, nogil=True)
 def _mirrored(at: int, size: int) -> int:
+    if 0 <= at < size:
+        return at
     period = 2 * size
     at = at % period
     return at if at < size else period - 1 - at

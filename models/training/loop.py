@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Schedule:
         Largest learning rate (AdamW), reached after ``warm`` steps and let down along a cosine to 1 %.
     warm
         Steps until the largest rate.
+    decay
+        Of the weights (AdamW).
     check_every
         Steps between validations and checkpoints.
     patience
@@ -43,6 +46,7 @@ class Schedule:
     steps: int = 6000
     rate: float = 3e-3
     warm: int = 200
+    decay: float = 1e-4
     check_every: int = 500
     patience: int = 1000
     threads: int = 2
@@ -111,7 +115,7 @@ def fit(
     averaged = CellNet(net.architecture, net.channels)
     averaged.load_state_dict(net.state_dict())
     best = {k: v.clone() for k, v in net.state_dict().items()}
-    optimiser = torch.optim.AdamW(net.parameters(), lr=schedule.rate, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule))
     history, first = History(), 0
     if resume:
@@ -124,45 +128,56 @@ def fit(
         history = History(**saved["history"])
         crops.restore(saved["crops"])
     recent: list[float] = []
-    for step in range(first + 1, schedule.steps + 1):
-        if len(history.score) - _place(history) > schedule.patience:
-            break
-        loss = _learn(net, crops.batch(), optimiser)
-        if not np.isfinite(loss):
-            raise ModelError(
-                f"training: the loss is {loss} at step {step}; a lower rate than {schedule.rate} may help"
-            )
-        rates.step()
-        _average(averaged, net, min(AVERAGE, (1 + step) / (10 + step)))
-        recent.append(loss)
-        value = None
-        if step % schedule.check_every == 0 or step == schedule.steps:
-            averaged.eval()
-            value = score(averaged) if score else None
-            history.loss.append((step, float(np.mean(recent))))
-            recent.clear()
-            if value is not None:
-                history.score.append((step, value))
-            if value is None or value > history.best[1]:
-                history.best = (step, -1.0 if value is None else value)
-                best = {k: v.clone() for k, v in averaged.state_dict().items()}
-            _write(
-                folder / "checkpoint.pt",
-                {
-                    "net": net.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "best": best,
-                    "optimiser": optimiser.state_dict(),
-                    "rates": rates.state_dict(),
-                    "step": step,
-                    "history": asdict(history),
-                    "crops": crops.state(),
-                },
-            )
-        report(step, loss, value)
+    with ThreadPoolExecutor(
+        1, "crops"
+    ) as artist:  # the next batch is drawn while the net learns from the last
+        drawn = artist.submit(_draw, crops)
+        for step in range(first + 1, schedule.steps + 1):
+            if len(history.score) - _place(history) > schedule.patience:
+                break
+            batch, place = drawn.result()
+            drawn = artist.submit(_draw, crops)
+            loss = _learn(net, batch, optimiser)
+            if not np.isfinite(loss):
+                raise ModelError(
+                    f"training: the loss is {loss} at step {step}; a lower rate than {schedule.rate} may help"
+                )
+            rates.step()
+            _average(averaged, net, min(AVERAGE, (1 + step) / (10 + step)))
+            recent.append(loss)
+            value = None
+            if step % schedule.check_every == 0 or step == schedule.steps:
+                averaged.eval()
+                value = score(averaged) if score else None
+                history.loss.append((step, float(np.mean(recent))))
+                recent.clear()
+                if value is not None:
+                    history.score.append((step, value))
+                if value is None or value > history.best[1]:
+                    history.best = (step, -1.0 if value is None else value)
+                    best = {k: v.clone() for k, v in averaged.state_dict().items()}
+                _write(
+                    folder / "checkpoint.pt",
+                    {
+                        "net": net.state_dict(),
+                        "averaged": averaged.state_dict(),
+                        "best": best,
+                        "optimiser": optimiser.state_dict(),
+                        "rates": rates.state_dict(),
+                        "step": step,
+                        "history": asdict(history),
+                        "crops": place,
+                    },
+                )
+            report(step, loss, value)
     net.load_state_dict(best)
     net.eval()
     return history
+
+
+def _draw(crops: Crops) -> tuple[Batch, dict[str, Any]]:
+    """Return a batch, and the state of the crops from which the one after it is drawn."""
+    return crops.batch(), crops.state()
 
 
 def _place(history: History) -> int:

@@ -16,6 +16,10 @@ OUTPUTS = 3
 """Logits of foreground and core, and log2 of breadth over the net's reference breadth."""
 
 
+WORKING_RANGE = (0.6, 1.8)
+"""Breadths, over that which a net is made for, at which the segmenter shows it most cells."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """One member of the family.

@@ -163,6 +163,14 @@ def test_kinds_are_drawn_in_their_shares():
     assert 0.6 < share < 0.9
 
 
+def test_crowded_images_are_drawn_more_often():
+    crowd = discs_image()  # three cells against one: the root of 3 as often
+    alone = training_image("one", "discs", np.full((96, 96), -5, np.float32), disc())
+    drawn = Crops([crowd, alone], {"discs": 1.0}, SMALL, size_px=16, count=400)
+    share = float((drawn.batch().planes.mean((1, 2, 3)) > -0.5).float().mean())
+    assert 0.55 < share < 0.72
+
+
 def test_what_is_not_known_stays_unknown_in_every_crop():
     known = np.zeros((96, 96), np.bool_)
     known[:, :48] = True
@@ -228,6 +236,29 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path: Path
     resumed = fit(again, crops(), schedule, tmp_path, score=score, resume=True)
     assert resumed.best == history.best and len(seen) == calls  # it had ended, and is not taken up again
     assert all(torch.equal(value, seen[1][name]) for name, value in again.state_dict().items())
+
+
+def test_a_training_that_stopped_half_way_goes_on_to_the_very_same_net(tmp_path: Path):
+    def trained(folder: str, seed: int, stop: int | None = None, resume: bool = False) -> CellNet:
+        def score(averaged: CellNet) -> float:
+            nonlocal checks
+            checks += 1
+            if checks == stop:
+                raise KeyboardInterrupt
+            return float(checks)
+
+        checks = 0
+        torch.manual_seed(seed)
+        net = CellNet(SMALL)
+        schedule = Schedule(steps=6, rate=1e-2, warm=1, check_every=2, threads=1)
+        fit(net, crops(seed), schedule, tmp_path / folder, score=score, resume=resume)
+        return net
+
+    whole = trained("whole", 0)
+    with pytest.raises(KeyboardInterrupt):
+        trained("parts", 0, stop=2)
+    again = trained("parts", 5, resume=True)  # neither the seed of its weights nor that of its crops matters
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_a_reason(tmp_path: Path):
