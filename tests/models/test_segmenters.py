@@ -25,6 +25,9 @@ def make(request, tmp_path):
         options["path"] = str(tmp_path)
     if request.param == "paired":
         options = {"nuclei": {"use": "classical"}, "cells": {"ring_px": 4}}
+    if request.param == "process":
+        options = {"worker": str(tmp_path / "worker.py")}
+        (tmp_path / "worker.py").write_text("load = lambda: lambda image: (image > 150) * 7")
     return lambda: find_class("segmenters", request.param)(**options)
 
 
