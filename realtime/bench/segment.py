@@ -13,13 +13,10 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...acquire.errors import CytoloopError, FrameError, ModelError
 from ...acquire.frame import Frame
 from ...acquire.plugins import known_names
-from ...acquire.simulated.nuclei import NucleiHabits
-from ...acquire.simulated.presets import nuclei
 from ...models.classical import ClassicalSegmenter
 from ...models.labels import Labels
 from ...models.measure import measure
@@ -33,26 +30,11 @@ from ..report.contents import percentiles
 from .operations import operations
 from .peak import peak_gflops
 from .peers import PEERS
+from .scenes import SMALLEST_PX, Scene, simulated
 
-_CELLS_PER_PX = 1820 / 2048**2
-"""With those that the border cuts about 125, 500 and 2000 on frames of 512, 1024 and 2048 px."""
-_MARGIN_UM = 30.0
-_SMALLEST_PX = 64
-_DISTINCT = 3
-"""Frames that take turns."""
 _FEWEST, _LONGEST_S = 3, 6.0
 """A row ends with its last frame, or after so many seconds if it has this many."""
 _QUICK_FRAMES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Frames of one size, their true masks (numbers 1..count), and the mean number of cells."""
-
-    size: int
-    frames: Sequence[Frame]
-    truth: list[NDArray[np.int32]]
-    cells: int
 
 
 class Work(Protocol):
@@ -112,9 +94,9 @@ def run(
     ``only`` names models, or paths of packages; ``quick`` takes few frames, the most threads and no peers.
     Peers run at the smallest size only. Times are those of this machine as it is: close other programs.
     """
-    if frames < 1 or min(size) < _SMALLEST_PX:
+    if frames < 1 or min(size) < SMALLEST_PX:
         raise FrameError(
-            f"1 frame or more is needed, of {_SMALLEST_PX} px or more; got {frames} of {min(size)} px"
+            f"1 frame or more is needed, of {SMALLEST_PX} px or more; got {frames} of {min(size)} px"
         )
     usable = sorted({count for count in threads if count <= usable_cores()}) or [1]
     if quick:
@@ -149,18 +131,7 @@ def run(
 def _scenes(sizes: Sequence[int], progress: Progress) -> Iterator[Scene]:
     for size in sizes:
         progress(f"simulating nuclei at {size} px")
-        field_um = size * 0.6
-        width_um = field_um + 2 * _MARGIN_UM
-        count = max(round(_CELLS_PER_PX * size**2 * (width_um / field_um) ** 2), 1)
-        microscope = nuclei(0, size_px=size, habits=NucleiHabits(count=count, width_um=width_um))
-        frames = [Frame(microscope.snap(), number) for number in range(_DISTINCT)]
-        truth = [_numbered(microscope.truth(number).mask) for number in range(_DISTINCT)]
-        yield Scene(size, frames, truth, round(float(np.mean([mask.max() for mask in truth]))))
-
-
-def _numbered(mask: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return a mask with the numbers 1..count; 0 must be in it."""
-    return np.unique(mask, return_inverse=True)[1].reshape(mask.shape).astype(np.int32)
+        yield simulated(size)
 
 
 def _contenders(only: tuple[str, ...], peers: bool, skipped: list[dict[str, str]]) -> Iterator[Contender]:

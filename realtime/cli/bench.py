@@ -18,6 +18,7 @@ from .output import DONE, FAILED, Output, command, examples_text, short
 BENCHES = {
     "link": "Round trip, throughput and what a hook adds to a real acquisition.",
     "faults": "Kill and hang the service during real acquisitions; count what is lost.",
+    "decode": "Answer of a net to cells for every family of nets, beside the family's own decoder.",
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
     "wire": "Send mutated wire messages; count what is refused, and what is not.",
 }
@@ -45,7 +46,7 @@ class Benches(click.Group):
 
 @click.group(cls=Benches, epilog=examples_text(("cytoloop bench link", "cytoloop bench faults --json")))
 def bench() -> None:
-    """Measure the link, its safety and its speed."""
+    """Measure the link, its safety, and the speed of what finds cells."""
 
 
 def bench_command(name: str, purpose: str, run: Callable[..., dict[str, Any]]) -> click.Command:

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from cytoloop.acquire.errors import ModelError
-from cytoloop.models.decoders.boundary import BoundaryDecoder
-from cytoloop.models.decoders.boxes import BoxesDecoder
 from cytoloop.models.decoders.decoder import Decoder, Grid
-from cytoloop.models.decoders.distance import DistanceDecoder
-from cytoloop.models.decoders.flows import FlowDecoder
-from cytoloop.models.decoders.instanseg import InstansegDecoder
-from cytoloop.models.decoders.stardist import StarDistDecoder
 from cytoloop.models.scores import score
+from cytoloop.realtime.bench.families import FAMILIES
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-_SPEC = importlib.util.spec_from_file_location("encoders", Path(__file__).with_name("encoders.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-encoders = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(encoders)
-
-FAMILIES = {
-    "boundary": (BoundaryDecoder, lambda mask: (encoders.boundary(mask),)),
-    "distance": (DistanceDecoder, lambda mask: (encoders.distances(mask),)),
-    "stardist": (StarDistDecoder, encoders.stardist),
-    "cellpose": (FlowDecoder, lambda mask: (encoders.cellpose(mask),)),
-    "instanseg": (
-        lambda: InstansegDecoder(classifier=encoders.instanseg_classifier()),
-        lambda mask: (encoders.instanseg(mask),),
-    ),
-    "boxes": (BoxesDecoder, encoders.boxes),
-}
-
-
-def answer_of(encode, mask):
-    outputs = encode(mask)
-    return tuple(np.ascontiguousarray(output, np.float32) for output in outputs)
 
 
 def decode(decoder, outputs, shape):
@@ -56,8 +28,8 @@ def decode(decoder, outputs, shape):
 
 @pytest.fixture(params=FAMILIES)
 def family(request):
-    make, encode = FAMILIES[request.param]
-    return request.param, make(), encode
+    chosen = FAMILIES[request.param]
+    return request.param, chosen.build(), chosen.encode
 
 
 def test_it_keeps_the_protocol(family):
@@ -67,7 +39,7 @@ def test_it_keeps_the_protocol(family):
 def test_drawn_cells_come_back(family, draw_nuclei):
     _, decoder, encode = family
     mask = draw_nuclei((160, 200), 14, seed=3)[1]
-    found = score(mask, decode(decoder, answer_of(encode, mask), mask.shape).image)
+    found = score(mask, decode(decoder, encode(mask), mask.shape).image)
     assert found.f1[0.5] == 1.0
     assert found.mean_iou[0.5] > 0.9
 
@@ -90,20 +62,22 @@ def test_true_masks_of_real_movies_come_back(family, movie, least):
         -1, tifffile.imread(path).shape[1]
     )
     mask = mask.astype(np.int32)
-    found = score(mask, decode(decoder, answer_of(encode, mask), mask.shape).image)
+    found = score(mask, decode(decoder, encode(mask), mask.shape).image)
     assert found.f1[0.5] >= least, name
+    # Outlines of rods are no stars; of all others nearly everything comes back.
+    assert found.mean_iou[0.5] >= (0.8 if name == "stardist" and "Bact" in movie else 0.9), name
 
 
 def test_an_empty_answer_holds_no_cells(family):
     _, decoder, encode = family
     mask = np.zeros((64, 80), np.int32)
-    assert decode(decoder, answer_of(encode, mask), mask.shape).count == 0
+    assert decode(decoder, encode(mask), mask.shape).count == 0
 
 
 def test_the_same_answer_gives_the_same_cells_and_stays_as_it_was(family, draw_nuclei):
     _, decoder, encode = family
     mask = draw_nuclei((120, 120), 8, seed=1)[1]
-    outputs = answer_of(encode, mask)
+    outputs = encode(mask)
     before = [output.copy() for output in outputs]
     one, two = (decode(decoder, outputs, mask.shape) for _ in range(2))
     assert np.array_equal(one.image, two.image)
@@ -113,11 +87,11 @@ def test_the_same_answer_gives_the_same_cells_and_stays_as_it_was(family, draw_n
 @pytest.mark.parametrize("damage", ["nan", "channels", "count", "rank"])
 def test_answers_of_another_kind_are_refused(family, draw_nuclei, damage):
     name, decoder, encode = family
-    outputs = answer_of(encode, draw_nuclei((96, 96), 5)[1])
+    outputs = encode(draw_nuclei((96, 96), 5)[1])
     if damage == "nan":
         outputs = tuple(np.full_like(output, np.nan) for output in outputs)
     elif damage == "channels":
-        few = name in ("stardist", "cellpose")
+        few = name in ("stardist", "cellpose", "omnipose")
         outputs = (np.zeros((1, 2 if few else 7, 96, 96), np.float32),)
     elif damage == "count":
         outputs = ()

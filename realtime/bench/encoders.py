@@ -1,12 +1,23 @@
 """From true masks to what a perfect net of each family would answer: the targets that the families train on.
 
-Written from the papers and documentations of the families.
+Written from the papers and documentations of the families. Masks are (y, x) int32: 0 is background, each cell has a
+number of its own. What comes back is float32, as a runtime would return it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
+
+Mask = NDArray[np.int32]
+Crop = NDArray[np.bool_]
+Box = tuple[slice, slice]
+Maps = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 CELLPOSE_GAIN = 5.0
 """Cellpose and Omnipose train on five times the unit vectors."""
@@ -17,35 +28,36 @@ REACH = 16.0
 PX_PER_UNIT = 4.0
 
 
-def cells_of(mask):
+def cells_of(mask: Mask) -> Iterator[tuple[int, Box, Crop]]:
     """Yield (number, slices, crop) of each cell; the crop is its mask with a border of one px of background."""
-    for number, box in enumerate(ndimage.find_objects(mask), 1):
+    found: list[Box | None] = cast(Any, ndimage.find_objects(mask))  # None where a number is missing
+    for number, box in enumerate(found, 1):
         if box is not None:
             yield number, box, np.pad(mask[box] == number, 1)
 
 
-def _edges(mask):
+def _edges(mask: Mask) -> Crop:
     """Return which px have another number above, below, left or right; the frame's border is none."""
     padded = np.pad(mask, 1, mode="edge")
     sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     return np.any([side != mask for side in sides], axis=0)
 
 
-def boundary(mask):
+def boundary(mask: Mask) -> Maps:
     """Foreground and boundary, (1, 2, y, x): the boundary is two px thick, one on each side."""
     inside = mask > 0
     return np.stack([inside, _edges(mask)])[np.newaxis].astype(np.float32)
 
 
-def three_classes(mask):
+def three_classes(mask: Mask) -> Maps:
     """Background, interior and boundary within the cells, (1, 3, y, x)."""
     inside, edge = mask > 0, _edges(mask)
     return np.stack([~inside, inside & ~edge, inside & edge])[np.newaxis].astype(np.float32)
 
 
-def distances(mask):
+def distances(mask: Mask) -> Maps:
     """DeepCell's inner distance 1 / (1 + d / sqrt(area)) from the centre, and the outer one, normalised per cell."""
-    inner, outer = np.zeros((2, *mask.shape), np.float32)
+    inner, outer = np.zeros(mask.shape, np.float32), np.zeros(mask.shape, np.float32)
     for _, box, crop in cells_of(mask):
         y, x = np.nonzero(crop)
         far = np.hypot(y - y.mean(), x - x.mean())
@@ -55,7 +67,7 @@ def distances(mask):
     return np.stack([inner, outer])[np.newaxis]
 
 
-def stardist(mask, rays=32, grid=1):
+def stardist(mask: Mask, rays: int = 32, grid: int = 1) -> tuple[Maps, Maps]:
     """Probability (1, 1, y, x) and distances (1, rays, y, x) on every ``grid``-th px, as StarDist samples them.
 
     A ray goes in steps of one px and ends at the edge of the last px of the cell; the probability is the distance
@@ -85,7 +97,7 @@ def stardist(mask, rays=32, grid=1):
     return probability[np.newaxis, np.newaxis, ::grid, ::grid], distance[np.newaxis]
 
 
-def cellpose(mask):
+def cellpose(mask: Mask) -> Maps:
     """Flows y and x from heat that spreads from the centre of each cell, and the logit of being inside."""
     flow = np.zeros((2, *mask.shape), np.float64)
     for _, box, crop in cells_of(mask):
@@ -97,21 +109,21 @@ def cellpose(mask):
             heat = ndimage.uniform_filter(heat, 3, mode="constant") * crop
         down = np.zeros_like(heat), np.zeros_like(heat)
         down[0][1:-1], down[1][:, 1:-1] = heat[2:] - heat[:-2], heat[:, 2:] - heat[:, :-2]
-        size = np.maximum(np.hypot(*down), 1e-60)
+        size = np.maximum(np.hypot(down[0], down[1]), 1e-60)
         for axis in range(2):
             flow[axis][box][crop[1:-1, 1:-1]] = (down[axis] / size)[crop]
     logit = np.where(mask > 0, 6.0, -6.0)
     return np.concatenate([CELLPOSE_GAIN * flow, logit[np.newaxis]])[np.newaxis].astype(np.float32)
 
 
-def omnipose(mask):
+def omnipose(mask: Mask) -> Maps:
     """Flows y and x up the smooth distance from the outline, that distance in px, and the logit of the outline."""
     flow, distance = np.zeros((2, *mask.shape)), np.full(mask.shape, OMNIPOSE_OUTSIDE)
     for _, box, crop in cells_of(mask):
         inner = crop[1:-1, 1:-1]
         reach = _eikonal(crop)
         slope = np.gradient(reach)
-        size = np.maximum(np.hypot(*slope), 1e-9)
+        size = np.maximum(np.hypot(slope[0], slope[1]), 1e-9)
         distance[box][inner] = reach[crop]
         for axis in range(2):
             flow[axis][box][inner] = (slope[axis] / size)[crop]
@@ -120,7 +132,7 @@ def omnipose(mask):
     return np.concatenate(maps)[np.newaxis].astype(np.float32)
 
 
-def _eikonal(crop):
+def _eikonal(crop: Crop) -> Doubles:
     """Return the distance from the outside, relaxed from the neighbours on the axes and on the diagonals in turn.
 
     Both solve |gradient| = 1; their mean is smooth across the middle line, as Omnipose wants it.
@@ -141,7 +153,7 @@ def _eikonal(crop):
     return reach
 
 
-def instanseg(mask):
+def instanseg(mask: Mask) -> Maps:
     """What InstanSeg's backbone answers, (1, 5, y, x): offsets x and y, two spreads, seed; all before activation.
 
     Offsets point to the px that is deepest in the cell, as far as they reach; the first spread is large outside cells.
@@ -163,14 +175,18 @@ def instanseg(mask):
     )
 
 
-def instanseg_classifier(reach=2.0, steepness=6.0):
-    """A pixel classifier of InstanSeg, layer by layer: likely where |dx| + |dy| + spread is below the reach."""
+def instanseg_classifier(reach: float = 2.0, steepness: float = 6.0) -> list[list[float]]:
+    """A pixel classifier of InstanSeg, layer by layer: likely where |dx| + |dy| + spread is below the reach.
+
+    It is as large as those that are published, five units in each hidden layer; of the second, one is used.
+    """
     first = [[1, 0, 0, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0]]
-    layers = (first, [0] * 5, [[1] * 5], [0], [[-steepness]], [steepness * reach])
+    second = [[1] * 5, *[[0] * 5] * 4]
+    layers = (first, [0] * 5, second, [0] * 5, [[-steepness, 0, 0, 0, 0]], [steepness * reach])
     return [np.array(layer, float).ravel().tolist() for layer in layers]
 
 
-def boxes(mask, size=28):
+def boxes(mask: Mask, size: int = 28) -> tuple[Maps, Maps, Maps, Maps]:
     """Boxes (n, 4) x0, y0, x1, y1, labels (n,), scores (n,) and masks (n, 1, size, size) as Mask R-CNN answers."""
     corners, small = [], []
     for number, box, _ in cells_of(mask):
