@@ -1,8 +1,9 @@
 """How broad the cells are: asked of the net itself on the first frames that show cells, and kept.
 
 At each px of a cell the net says how broad that cell is against its reference. Within the range that it was
-trained on it is right at any scale; cells that are shown too large come out at the top of its range. So it is asked
-at finer to coarser scales, and the first answer well below the top counts.
+trained on it is right at any scale; cells that are shown too large come out at the top of its range, and in pieces.
+So it is asked at finer to coarser scales, and the first answer well below the top counts, unless hardly anything is
+seen there any more.
 """
 
 from __future__ import annotations
@@ -21,8 +22,14 @@ STEPS_PER_OCTAVE = 2
 FINEST = 2.0
 LARGEST_PX = 2 * 2048 * 2048
 """No frame is enlarged to more px than this to find the scale."""
-HIGHEST_OCTAVES = 0.75
-"""An answer of more than this above the reference may be cut off by the net's range."""
+HIGHEST_OCTAVES = 0.58
+"""An answer of more than this above the reference may be cut off by the net's range: cells shown too large come out
+smaller than they are, or in pieces."""
+STILL_SEEN = 0.65
+"""A coarser scale is not taken if it leaves less than this share of what was seen: thin cells would be lost."""
+SHOWN = 1.1
+"""Over the net's reference: how broad cells are shown to it. Larger ones it splits more often, smaller ones get
+coarser outlines; so all cells are shown alike."""
 SHARE = 0.05
 """An answer counts only if the net sees cells in this share of the area, and as surely, as at the best scale."""
 FEWEST_PX = 40
@@ -70,21 +77,25 @@ def estimate(ask: Callable[[float], Map], shape: tuple[int, int], diameter_px: f
         return None
     least = SHARE * max(answer.weight for _, answer in answers)
     seen = [(scale, answer) for scale, answer in answers if answer.weight >= least]
-    scale, answer = next((each for each in seen if each[1].octaves <= HIGHEST_OCTAVES), seen[-1])
+    scale, answer = seen[0]
+    for coarser, next_answer in seen[1:]:
+        if answer.octaves <= HIGHEST_OCTAVES or next_answer.weight < STILL_SEEN * answer.weight:
+            break
+        scale, answer = coarser, next_answer
     return diameter_px * 2**answer.octaves / scale
 
 
 def scale_for(breadth_px: float, diameter_px: float) -> float:
-    """Return the factor by which frames are scaled for a net: 1 if it can, else a power of 2^(1/2), at most 2.
+    """Return the factor by which frames are scaled for a net: a power of 2^(1/2), at most 2.
 
-    Cells from 0.6 to 1.8 times the reference are taken as they are: nothing is lost by resampling. Smaller ones
-    are enlarged to about the reference; larger ones are reduced to 1.4 times it, since outlines get coarser with
-    each reduction.
+    Parameters
+    ----------
+    breadth_px
+        Of the cells, in px of the frame.
+    diameter_px
+        The net's reference breadth.
     """
-    if 0.9 * diameter_px <= breadth_px <= 1.8 * diameter_px:
-        return 1.0
-    wanted = diameter_px if breadth_px < diameter_px else 1.4 * diameter_px
-    steps = round(STEPS_PER_OCTAVE * math.log2(wanted / breadth_px))
+    steps = round(STEPS_PER_OCTAVE * math.log2(SHOWN * diameter_px / breadth_px))
     return min(2.0 ** (steps / STEPS_PER_OCTAVE), FINEST)
 
 
