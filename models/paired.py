@@ -49,10 +49,15 @@ class PairedSegmenter:
         if not 0 < share <= 1:
             raise ValueError(f"share must be above 0, up to 1, got {share}")
         self._share = share
-        self._nuclei = _build_part("nuclei", _table(nuclei))
-        self._ring = _read_ring(_table(cells))
-        self._cells = None if self._ring else _build_part("cells", _table(cells))
+        self._tables = {"nuclei": _table(nuclei), "cells": _table(cells)}
+        self._nuclei = _build_part("nuclei", self._tables["nuclei"])
+        self._ring = _read_ring(self._tables["cells"])
+        self._cells = None if self._ring else _build_part("cells", self._tables["cells"])
         parts = [self._nuclei] if self._cells is None else [self._cells, self._nuclei]
+        self.start_s, self.timeout_s = (
+            sum(float(getattr(part, name, None) or 0.0) for part in parts)
+            for name in ("start_s", "timeout_s")
+        )
         self.channel: int | str = parts[0].channel
         self.channels: tuple[int | str, ...] = tuple(
             dict.fromkeys(channel for part in parts for channel in needed_channels(part))
@@ -76,9 +81,16 @@ class PairedSegmenter:
         )
 
     def reset(self) -> None:
-        """Make both segmenters forget what they learned of the stream."""
-        for part in self._remembering().values():
-            part.reset()
+        """Make both segmenters forget what they learned of the stream; one that cannot is built anew."""
+        self._nuclei = self._as_new("nuclei", self._nuclei)
+        if self._cells is not None:
+            self._cells = self._as_new("cells", self._cells)
+
+    def _as_new(self, name: str, part: Segmenter) -> Segmenter:
+        if not isinstance(part, Remembering):
+            return _build_part(name, self._tables[name])
+        part.reset()
+        return part
 
     def memory(self, frame: Frame) -> dict[str, Any]:
         """Return what both segmenters know."""

@@ -13,13 +13,15 @@ from .labels import Labels
 class Segmenter(Protocol):
     """Finds the cells of one frame.
 
-    Built once per stream in the engine process (loading weights belongs there); ``segment`` is called for
-    every frame in order, by one thread, and may take as long as it needs: the link sheds or queues meanwhile.
-    The result depends on the frames given so far and on the options only, never on a clock or on chance, so
-    that a replay is the live run again.
+    Built once per stream in the engine process, before that says it is ready (loading weights belongs there);
+    ``segment`` is called for every frame in order, by one thread, and may take as long as it needs: the link
+    sheds or queues meanwhile. The result depends on the frames given so far and on the options only, never on a
+    clock or on chance, so that a replay is the live run again. For a later run in the same process one that is
+    :class:`Remembering` is reset; any other is built anew, since nobody knows what it kept.
 
-    A segmenter that looks at several channels also has ``channels``, a tuple of all of them, by which an
-    experiment file is checked.
+    A segmenter that looks at several channels also has ``channels``, a tuple of all of them; one that gives up
+    by itself has ``start_s`` and ``timeout_s``, the time in s that it may take to load and for one frame. An
+    experiment file is checked by them.
     """
 
     @property
@@ -36,7 +38,8 @@ class Segmenter(Protocol):
 class Remembering(Protocol):
     """A segmenter whose result depends on earlier frames: on their contrast, on how large their cells were.
 
-    What it learned goes into the log with every frame, so that an engine that takes over goes on with it.
+    What it learned goes into the log with every frame, so that an engine that takes over goes on with it. One
+    that looks at each frame alone, but takes long to load, is it too, with an empty memory: so it is loaded once.
     """
 
     def reset(self) -> None:

@@ -81,6 +81,8 @@ class Pipeline:
     ----------
     stream
         A checked configuration.
+    segmenter
+        The stream's segmenter, loaded, that knows no frames yet; None has it built here.
 
     Attributes
     ----------
@@ -97,10 +99,10 @@ class Pipeline:
         If the segmenter looks at other channels than those that are joined.
     """
 
-    def __init__(self, stream: StreamConfig) -> None:
+    def __init__(self, stream: StreamConfig, segmenter: Segmenter | None = None) -> None:
         self.failed = 0
         self._stream = stream
-        self._segmenter: Segmenter = stream.segmenter.build("segmenters")
+        self._segmenter: Segmenter = stream.segmenter.build("segmenters") if segmenter is None else segmenter
         wrong = list(check_segmenter(stream.channels, stream.every, stream.channel, self._segmenter))
         if wrong:
             raise ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,9 @@ class ProcessSegmenter:
     The process is started, and the model loaded, when the segmenter is built; it ends with the segmenter, or with
     this process. If it dies, or takes too long over a frame and is ended, that frame fails, and for the next
     frame it is started again.
+
+    The model must look at each image alone: one image gives the same labels whatever came before it. So there is
+    nothing to remember, and a model that was started again, or serves another run, is as good as a new one.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ class ProcessSegmenter:
             ) from error
         self.channels: tuple[int | str, ...] = channels or (channel,)
         self.channel: int | str = self.channels[0]
-        self._timeout_s = timeout_s
+        self.start_s, self.timeout_s = start_s, timeout_s
         self._model = _Restarting(find_python(python), find_worker(worker), options or {}, start_s, restarts)
         self._end = weakref.finalize(self, self._model.close)
 
@@ -94,7 +98,18 @@ class ProcessSegmenter:
         """Return the labels that the model gives, renumbered, and confidences if it says them."""
         planes = [frame.channel(channel) for channel in self.channels]
         image = planes[0] if len(planes) == 1 else cast(Pixels, np.stack(planes))
-        return _labels_of(*self._model.segment(image, self._timeout_s))
+        return _labels_of(*self._model.segment(image, self.timeout_s))
+
+    def reset(self) -> None:
+        """Take the next frame as the first of another stream: what failed before does not count any more."""
+        self._model.forgive()
+
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        """Return nothing: the model looks at each frame alone."""
+        return {}
+
+    def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
+        """Do nothing, since there is nothing to take over."""
 
     def close(self) -> None:
         """End the process; a segmenter that is no longer used does so by itself."""
@@ -144,6 +159,10 @@ class _Restarting:
             self._last = str(error)
             raise
         return self._program
+
+    def forgive(self) -> None:
+        """Count anew how often it is started again."""
+        self._lost = 0
 
     def close(self) -> None:
         self._closed = True

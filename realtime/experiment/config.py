@@ -20,6 +20,7 @@ from ..limits import Limits, strength_refusal
 from ..rules.rule import Rule
 from .channel_checks import check_channels, check_segmenter
 from .document import Document, dotted, field_types, read_document
+from .patience_checks import check_patience
 from .toml_lines import KeyPath
 
 Matrix: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
@@ -85,6 +86,8 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     hang_s
         Seconds of work on one frame after which the engine process is taken for hung and is started again,
         0.1 to 3600. Default 10.
+    start_s
+        Seconds that an engine process may take to start and to load the segmenter, 1 to 86400. Default 180.
     pixel_size_um
         Edge of a pixel in the sample in um; goes before what frames say. Default none.
     affine
@@ -108,6 +111,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     keys: str = ""
     save_masks: bool = False
     hang_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
+    start_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 180.0
     pixel_size_um: Positive | None = None
     affine: Matrix | None = None
     segmenter: PluginChoice = PluginChoice("classical")
@@ -221,6 +225,9 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
     except ConfigurationError as error:
         document.adopt(error, path)
         return None
+    for wrong in check_patience(stream.hang_s, stream.start_s, built["segmenter"]):
+        if wrong.key[0] in values or wrong.key[0] not in value:  # else it is reported already
+            document.report((*path, *wrong.key), wrong.reason)
     _check_address(document, path, stream)
     return stream
 

@@ -12,7 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 import zmq
@@ -39,6 +39,7 @@ from ...acquire.link.messages import (
     frame_of,
 )
 from ...acquire.link.ring import RingReader
+from ...models.segmenter import Remembering, Segmenter
 from ..experiment.config import StreamConfig
 from .run import Run
 
@@ -91,6 +92,9 @@ class Engine:
         Folder for the runs' journals.
     report
         Called with the status about four times a second, from the same thread.
+    segmenter
+        The stream's segmenter, loaded, for the first run: building one when a client comes would keep the engine
+        silent, perhaps for longer than ``hang_s``. None builds it then.
 
     Raises
     ------
@@ -98,8 +102,15 @@ class Engine:
         If the address cannot be bound, or is not local and there are no keys.
     """
 
-    def __init__(self, stream: StreamConfig, log: Path, report: Callable[[EngineStatus], None]) -> None:
+    def __init__(
+        self,
+        stream: StreamConfig,
+        log: Path,
+        report: Callable[[EngineStatus], None],
+        segmenter: Segmenter | None = None,
+    ) -> None:
         self._stream, self._log, self._report = stream, log, report
+        self._segmenter, self._segmenter_used = segmenter, False
         self._identity = uuid.uuid4().hex
         self._socket, self._authenticator = _bind(stream)
         self.status = EngineStatus(str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT)).rstrip("\0"))
@@ -223,10 +234,25 @@ class Engine:
     def _enter(self, hello: Hello) -> Run:
         if self._run is None or self._run.name != hello.run:
             self._leave()
-            self._run = Run(self._stream, self._log, hello.run, self._give_sign_of_life)
+            self._run = Run(
+                self._stream, self._log, hello.run, self._give_sign_of_life, self._fresh_segmenter()
+            )
             if self._run.next_sequence:
                 self._say(f"run taken over at frame {self._run.next_sequence}")
         return self._run
+
+    def _fresh_segmenter(self) -> Segmenter:
+        """Return a segmenter that knows no frames: if possible the one that is loaded already."""
+        segmenter = self._segmenter
+        if self._segmenter_used:
+            if isinstance(segmenter, Remembering):
+                segmenter.reset()
+            else:  # what it kept nobody knows; let go of before another one takes memory
+                segmenter = self._segmenter = None
+        if segmenter is None:
+            segmenter = cast(Segmenter, self._stream.segmenter.build("segmenters"))
+        self._segmenter, self._segmenter_used = segmenter, True
+        return segmenter
 
     def _enqueue(self, header: FrameHeader, inline: memoryview) -> None:
         if header.sequence - header.skipped != self._expected:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from msgspec.structs import replace
 
 from ...acquire.errors import AddressError, CytoloopError
+from ...models.segmenter import Segmenter
 from ..experiment.config import StreamConfig
 from ..pipeline import Pipeline
 from .engine import Engine
@@ -25,16 +26,20 @@ Pipe: TypeAlias = "Connection[Any, Any]"
 def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
     """Import and build all that a run needs, wait for the address to serve, then serve.
 
+    The segmenter is loaded here, once, and handed on to the first run: at its start the process may be silent for
+    ``stream.start_s``, later for ``stream.hang_s`` only.
+
     The supervisor sends the address once (a standby waits for it) with the time in s for which to try to get
     it, and closes the pipe to end the process. Sent back are an :class:`~.engine.EngineStatus` about four
     times a second, or the text of the error that made serving impossible.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which ends its engines
     try:
-        Pipeline(stream)  # warm: imports, weights, compiled kernels
+        segmenter: Segmenter = stream.segmenter.build("segmenters")
+        Pipeline(stream, segmenter)  # warm: imports, compiled kernels; and what cannot be built fails now
         pipe.send(None)
         address, patience_s = pipe.recv()
-        engine = _bind(replace(stream, address=address), log, pipe, patience_s)
+        engine = _bind(replace(stream, address=address), log, pipe, patience_s, segmenter)
     except (EOFError, ConnectionError):
         return
     except CytoloopError as error:
@@ -46,12 +51,12 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
         engine.close()
 
 
-def _bind(stream: StreamConfig, log: Path, pipe: Pipe, patience_s: float) -> Engine:
+def _bind(stream: StreamConfig, log: Path, pipe: Pipe, patience_s: float, segmenter: Segmenter) -> Engine:
     """Listen; the address of an engine that was just killed may take a moment to become free."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            return Engine(stream, log, lambda status: pipe.send(status))
+            return Engine(stream, log, lambda status: pipe.send(status), segmenter)
         except AddressError:
             if time.monotonic() > deadline:
                 raise

@@ -15,6 +15,7 @@ from ...acquire.frame import Frame
 from ...acquire.link.messages import FrameHeader
 from ...acquire.reply import Cells, Reply
 from ...models.labels import Labels
+from ...models.segmenter import Segmenter
 from ..experiment.config import StreamConfig
 from ..pipeline import Pipeline, Step
 from .attempts import Attempts
@@ -41,13 +42,22 @@ class Run:
         The client's identification of the run.
     alive
         Called for every frame that is restored, so that a long journal is not taken for a hang.
+    segmenter
+        The stream's segmenter, loaded, that knows no frames yet; None has it built here.
     """
 
-    def __init__(self, stream: StreamConfig, log: Path, run: str, alive: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: StreamConfig,
+        log: Path,
+        run: str,
+        alive: Callable[[], None],
+        segmenter: Segmenter | None = None,
+    ) -> None:
         self.name = run
         self.folder = _run_folder(log / stream.name, run)
         self.next_sequence = 0
-        self._pipeline = Pipeline(stream)
+        self._pipeline = Pipeline(stream, segmenter)
         self._policy = stream.policy
         self._masks = self.folder / "masks" if stream.save_masks else None
         if self._masks is not None:

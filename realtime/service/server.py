@@ -19,7 +19,6 @@ from ..experiment.config import Experiment, StreamConfig
 from .engine import EngineStatus
 from .process import engine_main
 
-_START_S = 60.0
 _POLL_S = 0.1
 _STOP_S = 3.0
 _TAKE_OVER_S = 3.0
@@ -104,19 +103,10 @@ class _Stream:
         """Replace the active worker if it is dead or hung."""
         now = time.monotonic()
         alive = self.active.process.is_alive()
-        # A new engine may be long in loading its weights; once it is warm, or serves, it has no excuse.
-        takeover_s = 0.0 if self.active.serving else _TAKE_OVER_S
-        patience = self.config.hang_s + takeover_s if self.active.warm else _START_S
-        hung = self.status is not None and now - self.active.seen > patience
+        hung = self.status is not None and now - self.active.seen > self._patience_s()
         if (alive and not hung) or now < self.not_before:
             return
-        self.messages.append(
-            f"engine of stream {self.config.name!r} gave no sign of life for {self.config.hang_s:g} s and was replaced"
-            " (raise hang_s if a single step may take that long)"
-            if alive
-            else f"engine of stream {self.config.name!r} died (exit code {self.active.process.exitcode})"
-            " and was replaced"
-        )
+        self.messages.append(f"engine of stream {self.config.name!r} {self._fault(alive)}")
         if now - self.active.started < _FAST_DEATH_S:
             self.not_before = now + _BACKOFF_S  # dies as soon as it starts: no point in spinning
         self.active.kill()
@@ -129,6 +119,39 @@ class _Stream:
             self.active.kill()
             self.active = _Worker(self.config, self.log)
             self.active.serve(self.address, _TAKE_OVER_S)
+
+    def _patience_s(self) -> float:
+        """Return how long the active worker may be silent."""
+        if not self.active.warm:  # it may be long in loading its weights; once it is warm it has no excuse
+            return self.config.start_s
+        return self.config.hang_s + (0.0 if self.active.serving else _TAKE_OVER_S)
+
+    def _fault(self, alive: bool) -> str:
+        """Return why the active worker is replaced."""
+        if not alive:
+            return f"died (exit code {self.active.process.exitcode}) and was replaced"
+        if not self.active.warm:
+            return f"{self._late} and was replaced"
+        return (
+            f"gave no sign of life for {self.config.hang_s:g} s and was replaced"
+            " (raise hang_s if a single step may take that long)"
+        )
+
+    @property
+    def _late(self) -> str:
+        return f"did not start within {self.config.start_s:g} s (raise start_s if loading may take that long)"
+
+    def why_not_started(self) -> str:
+        """Return why the first engine will not come up, or ``""`` while it still may."""
+        alive = self.active.process.is_alive()
+        self.listen()  # only now: it says why before it ends
+        if self.failure or self.status is not None:
+            return self.failure
+        if not alive:
+            return "its engine died at the start"
+        if time.monotonic() - self.active.started > self.config.start_s:
+            return f"its engine {self._late}"
+        return ""
 
     def end(self) -> None:
         for worker in (self.active, self.standby):
@@ -172,15 +195,12 @@ class Service:
     def _start(self) -> None:
         for stream in self._streams.values():
             stream.active.serve(stream.config.address)
-        deadline = time.monotonic() + _START_S
         for name, stream in self._streams.items():
             while stream.status is None:
-                stream.listen()
-                if stream.failure or not stream.active.process.is_alive() or time.monotonic() > deadline:
-                    raise LinkError(
-                        f"stream {name!r} cannot be served: {stream.failure or 'its engine did not start'}"
-                    )
                 wait([stream.active.pipe, stream.active.process.sentinel], _POLL_S)
+                reason = stream.why_not_started()
+                if reason:
+                    raise LinkError(f"stream {name!r} cannot be served: {reason}")
 
     @property
     def addresses(self) -> dict[str, str]:

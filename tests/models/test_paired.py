@@ -8,6 +8,7 @@ from cytoloop.acquire.errors import FrameError, PluginError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.plugins import OptionError, build
 from cytoloop.models.compartments import measure_cells
+from cytoloop.models.labels import Labels
 from cytoloop.models.paired import PairedSegmenter
 from cytoloop.models.segmenter import needed_channels
 from scipy import ndimage
@@ -132,3 +133,35 @@ def test_a_wrong_option_is_told_by_its_full_name(options, option, reason, hint):
 def test_an_unknown_segmenter_is_told_with_the_known_ones():
     with pytest.raises(PluginError, match="Did you mean 'classical'"):
         PairedSegmenter(nuclei={"use": "clasical"}, cells={"ring_px": 3})
+
+
+class Counting:
+    """Remembers how many frames it saw, and cannot forget them."""
+
+    channel = 0
+
+    def __init__(self):
+        self.start_s, self.timeout_s = 20.0, 3.0
+        self.frames = 0
+
+    def segment(self, frame):
+        self.frames += 1
+        return Labels(np.zeros(SHAPE, np.int32), 0)
+
+
+def test_a_part_that_cannot_forget_is_built_anew():
+    frame, *_ = stained()
+    counting = {"use": f"{__name__}:Counting"}
+    segmenter = PairedSegmenter(nuclei=counting, cells=CLASSICAL)
+    segmenter.segment(frame)
+    before = segmenter._nuclei, segmenter._cells
+    segmenter.reset()
+    assert (before[0].frames, segmenter._nuclei.frames) == (1, 0)
+    assert segmenter._cells is before[1]
+
+
+def test_its_parts_take_their_time_one_after_the_other():
+    counting = {"use": f"{__name__}:Counting"}
+    both = PairedSegmenter(nuclei=counting, cells=counting)
+    assert (both.start_s, both.timeout_s) == (40.0, 6.0)
+    assert PairedSegmenter(nuclei=CLASSICAL, cells=CLASSICAL).timeout_s == 0

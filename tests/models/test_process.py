@@ -25,6 +25,7 @@ from cytoloop.models.process import program
 from cytoloop.models.process.child import WireFault, receive, receive_array, send
 from cytoloop.models.process.environment import WORKERS, find_worker, shipped_workers, variables
 from cytoloop.models.process.segmenter import ProcessSegmenter
+from cytoloop.models.segmenter import Remembering
 from cytoloop.realtime.experiment.config import load_experiment
 from cytoloop.realtime.pipeline import Pipeline
 
@@ -254,7 +255,7 @@ def test_a_worker_is_found_beside_the_experiment_file_and_a_bad_frame_costs_one_
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "beside.py").write_text(textwrap.dedent(OBEDIENT))
     file = tmp_path / "experiment.toml"
-    file.write_text('[streams.default]\nsegmenter = { use = "process", worker = "beside.py" }\n')
+    file.write_text('[streams.default]\nhang_s = 60\nsegmenter = { use = "process", worker = "beside.py" }\n')
     pipeline = Pipeline(load_experiment(file).streams["default"])
     replies = [pipeline.step(frame_of(value)).reply for value in (200, 1, 200)]
     assert [len(reply.cells) for reply in replies] == [2, 0, 2]
@@ -405,12 +406,12 @@ def test_one_that_is_killed_within_a_frame_costs_that_frame(make):
 
 def test_a_frame_that_takes_too_long_ends_the_process_and_the_next_works(make):
     segmenter = make(OBEDIENT, timeout_s=5)
-    segmenter._timeout_s = 0.3
+    segmenter.timeout_s = 0.3
     with pytest.raises(
         ModelError, match=r"a frame took longer than 0.3 s \(timeout_s\); its process was ended"
     ):
         segmenter.segment(frame_of(3))
-    segmenter._timeout_s = 30
+    segmenter.timeout_s = 30
     assert segmenter.segment(frame_of(200)).count == 2
 
 
@@ -418,7 +419,7 @@ def test_a_frame_that_takes_too_long_ends_the_process_and_the_next_works(make):
 def test_one_that_does_not_even_read_is_ended_too(make):
     segmenter = make(OBEDIENT)
     os.kill(pid_of(segmenter), signal.SIGSTOP)
-    segmenter._timeout_s = 0.3
+    segmenter.timeout_s = 0.3
     with pytest.raises(ModelError, match="a frame took longer"):
         segmenter.segment(frame_of(200, (2000, 2000)))
 
@@ -433,6 +434,22 @@ def test_it_is_not_started_again_for_ever(make):
             ModelError, match=r"again 2 times in a row.*The last time: its process ended \(exit code 7"
         ):
             segmenter.segment(frame_of(200))
+
+
+def test_for_another_run_it_is_as_good_as_new_without_being_loaded_again(make):
+    segmenter = make(OBEDIENT, restarts=1)
+    segmenter.segment(frame_of(200))
+    pid = pid_of(segmenter)
+    segmenter.reset()
+    assert isinstance(segmenter, Remembering) and segmenter.memory(frame_of(200)) == {}
+    assert segmenter.segment(frame_of(200)).count == 2 and pid_of(segmenter) == pid
+    for _ in range(2):
+        with pytest.raises(ModelError, match="exit code 7"):
+            segmenter.segment(frame_of(2))
+    with pytest.raises(ModelError, match="left alone now"):
+        segmenter.segment(frame_of(200))
+    segmenter.reset()
+    assert segmenter.segment(frame_of(200)).count == 2
 
 
 # --- the wire -----------------------------------------------------------------------------------------------

@@ -33,6 +33,14 @@ class Blind:
         return Labels(np.zeros(frame.shape, np.int32), 0)
 
 
+class Slow(Blind):
+    """A segmenter that gives up by itself."""
+
+    def __init__(self, timeout_s: float = 30.0, start_s: float = 120.0) -> None:
+        super().__init__()
+        self.timeout_s, self.start_s = timeout_s, start_s
+
+
 class Forgetful:
     """A tracker that is never called here."""
 
@@ -163,6 +171,32 @@ BROKEN = {
         "threshold must be > 0, got 0",
         "",
     ),
+    "hang within timeout": (
+        f'[streams.a]\nhang_s = 30 #<\nsegmenter = "{__name__}:Slow"\n' + PLUGINS.split("\n")[1],
+        "streams.a.hang_s",
+        "30 s, but the segmenter takes up to 30 s for one frame (its timeout_s); set hang_s above 30",
+        "",
+    ),
+    "hang by default": (
+        f'[streams.a] #<\nsegmenter = "{__name__}:Slow"\n' + PLUGINS.split("\n")[1],
+        "streams.a.hang_s",
+        "10 s, but the segmenter takes up to 30 s for one frame",
+        "",
+    ),
+    "start within loading": (
+        f'[streams.a]\nstart_s = 60 #<\nhang_s = 31\nsegmenter = "{__name__}:Slow"\n'
+        + PLUGINS.split("\n")[1],
+        "streams.a.start_s",
+        "60 s, but the segmenter takes up to 120 s to load its model (its start_s)",
+        "",
+    ),
+    "hang of no use": (
+        f'[streams.a]\nhang_s = -1 #<\nsegmenter = "{__name__}:Slow"\n' + PLUGINS.split("\n")[1],
+        "streams.a.hang_s",
+        ">= 0.1",
+        "",
+    ),
+    "start": (f"{START}start_s = 0 #<\n", "streams.default.start_s", ">= 1", ""),
     "no use": (
         f"{START}[[streams.default.rules]] #<\nwhich = 1",
         "streams.default.rules[0].use",
@@ -372,6 +406,7 @@ def test_a_complete_file_is_read_as_it_stands(tmp_path: Path) -> None:
     channel = "GFP"
     save_masks = true
     hang_s = 2
+    start_s = 600
     affine = [[0, 0.5], [-0.5, 0]]
     segmenter = {{ use = "{__name__}:Blind", threshold = 3 }}
     tracker = "{__name__}:Forgetful"
@@ -392,6 +427,7 @@ def test_a_complete_file_is_read_as_it_stands(tmp_path: Path) -> None:
         True,
         2.0,
     )
+    assert left.start_s == 600.0
     assert left.segmenter.options == {"threshold": 3}
     assert [rule.use for rule in left.rules] == ["follow", "on_division"]
     assert left.limits == Limits(x_um=(-1.0, 1.0), properties=("LED.State",))

@@ -341,6 +341,12 @@ def test_what_cannot_be_built_fails_before_the_first_frame() -> None:
         Pipeline(stream(PluginChoice("stop_at_count", {"count": 0})))
 
 
+def test_a_segmenter_that_is_loaded_already_is_taken_over() -> None:
+    loaded = Doubting()
+    reply = Pipeline(stream(segmenter=PluginChoice("nothing")), loaded).step(frame(0, (20, 10))).reply
+    assert reply.novelty == 0.4
+
+
 def test_more_fields_of_view_than_can_be_kept_forget_the_one_not_seen_for_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cytoloop.acquire.errors import LinkError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.client import Client
+from cytoloop.models.labels import Labels
 from cytoloop.realtime.bench.blank import BLANK
 from cytoloop.realtime.experiment.config import Experiment, PluginChoice, StreamConfig, single_stream
 from cytoloop.realtime.service.journal import read_journal
@@ -157,3 +160,104 @@ def test_a_frame_that_kills_every_engine_is_left_out_and_the_run_goes_on(
         assert "left out" in " ".join(replies[2].messages)
         assert not any(reply.messages for reply in replies if reply.sequence != 2)
         assert in_journal(client) == list(range(5))
+
+
+SLOW = """
+    import os, time
+    import numpy as np
+
+    def load(noted):
+        with open(noted, "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        time.sleep(2.5)
+        return lambda image: (np.indices(image.shape)[0] < 9) * 1
+"""
+
+
+def test_a_model_that_loads_for_longer_than_a_hang_is_loaded_once_in_each_engine(tmp_path: Path):
+    noted, worker = tmp_path / "loaded.txt", tmp_path / "slow.py"
+    worker.write_text(textwrap.dedent(SLOW))
+    segmenter = PluginChoice("process", {"worker": str(worker), "options": {"noted": str(noted)}})
+
+    def loads() -> int:
+        return len(noted.read_text().split())
+
+    with Service(single_stream(a_stream(segmenter=segmenter, hang_s=1.0), log=tmp_path)) as service:
+        with Client(service.addresses["default"]) as client:
+            for number in range(5):
+                client.send(an_image(number))
+            assert client.drain(10)
+            wait_until(lambda: loads() == 2)  # the standby's
+            os.kill(service.pids["default"], KILL)  # while the standby loads
+            for number in range(5, 10):
+                client.send(an_image(number))
+            assert client.drain(30)
+            assert [len(reply.cells) for reply in client.replies()] == [1] * 10
+            assert in_journal(client) == list(range(10))
+        with Client(service.addresses["default"]) as client:  # another run, the same engine
+            client.send(an_image(0))
+            assert client.drain(10)
+            assert in_journal(client) == [0]
+            wait_until(lambda: loads() == 3)
+            time.sleep(1.5)  # for longer than a hang, but not until the new standby is ready
+            client.send(an_image(1))
+            assert client.drain(10)
+        assert service.restarts["default"] == 1
+        assert loads() == 3
+        assert not [message for message in service.messages() if "sign of life" in message]
+
+
+def test_an_engine_that_loads_for_too_long_is_given_up_with_the_reason(tmp_path: Path):
+    worker = tmp_path / "slow.py"
+    worker.write_text("import time\ntime.sleep(600)\n")
+    stream = a_stream(segmenter=PluginChoice("process", {"worker": str(worker)}), start_s=3.0)
+    with pytest.raises(LinkError, match=r"its engine did not start within 3 s \(raise start_s"):
+        Service(single_stream(stream, log=tmp_path))
+
+
+class Counting:
+    """Finds one more cell in each frame, and cannot forget how many it found."""
+
+    channel = 0
+    built = 0
+
+    def __init__(self) -> None:
+        type(self).built += 1
+        self.frames = 0
+
+    def segment(self, frame: Frame) -> Labels:
+        self.frames += 1
+        image = np.zeros(frame.shape, np.int32)
+        image[: 5 * self.frames] = np.arange(5 * self.frames)[:, None] // 5 + 1
+        return Labels(image, self.frames)
+
+
+class Forgetting(Counting):
+    """Finds one more cell in each frame, and can forget how many it found."""
+
+    built = 0
+
+    def reset(self) -> None:
+        self.frames = 0
+
+    def memory(self, frame: Frame) -> dict[str, Any]:
+        return {"frames": self.frames}
+
+    def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
+        self.frames = memory["frames"]
+
+
+@pytest.mark.parametrize(("kind", "built"), [(Counting, 3), (Forgetting, 1)])
+def test_no_run_knows_the_frames_of_the_one_before_in_the_same_engine(
+    tmp_path: Path, kind: type[Counting], built: int
+):
+    kind.built = 0
+    stream = a_stream(segmenter=PluginChoice(f"{__name__}:{kind.__name__}"))
+    with EngineThread(stream, tmp_path) as engine:
+        for _ in range(3):
+            with Client(engine.address) as client:
+                for number in range(3):
+                    client.send(an_image(number))
+                assert client.drain(10)
+                assert [len(reply.cells) for reply in client.replies()] == [1, 2, 3]
+    assert kind.built == built
