@@ -93,6 +93,19 @@ def scratches(rng: Random, shape: Shape, count: int) -> Array:
     return image
 
 
+def smudges(rng: Random, shape: Shape, count: int, size_px: float) -> Array:
+    """Return (y, x) float32, most of it dark down to about -1: soft stains as large as cells, which are none."""
+    image = np.zeros(shape, np.float32)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for _ in range(count):
+        cy, cx, turn = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(0, np.pi)
+        across = ((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)) / (size_px * log_uniform(rng, 0.2, 0.8))
+        along = ((x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)) / (size_px * log_uniform(rng, 0.4, 2.5))
+        height = rng.uniform(0.2, 1) * rng.choice((-1.0, 1.0), p=(0.8, 0.2))
+        image += (height * np.exp(-(across**2) - along**2)).astype(np.float32)
+    return image
+
+
 def camera(rng: Random, image: Array, noise: float) -> Array:
     """Return the image with noise of about this standard deviation, perhaps correlated by resampling.
 

@@ -192,6 +192,9 @@ def _dirt(rng: Random, breadth: float, shape: Shape) -> Array:
         size = (0.05 * breadth, 0.13 * breadth)
         remains = np.abs(optics.spots(rng, shape, int(rng.integers(1, 6)), size, 2))
         dirt += rng.uniform(0.5, 2.5) * (remains - 0.6 * blurred(remains, 0.06 * breadth))
+    if rng.random() < 0.4:
+        count = int(log_uniform(rng, 1, 10))
+        dirt += log_uniform(rng, 0.04, 0.4) * optics.smudges(rng, shape, count, 0.4 * breadth)
     if rng.random() < 0.15:
         dirt += rng.uniform(0.05, 0.3) * optics.rings(rng, shape, int(rng.integers(1, 3)))
     return dirt

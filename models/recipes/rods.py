@@ -192,6 +192,9 @@ def _dirt(rng: Random, shape: Shape, width: float) -> Array:
     if rng.random() < 0.5:
         count = int(log_uniform(rng, 1, 40))
         dirt += rng.uniform(0.05, 0.6) * optics.spots(rng, shape, count, (0.07 * width, 0.5 * width), 1)
+    if rng.random() < 0.6:
+        count = int(log_uniform(rng, 1, 16))
+        dirt += log_uniform(rng, 0.04, 0.5) * optics.smudges(rng, shape, count, width)
     if rng.random() < 0.25:
         dirt += rng.uniform(0.03, 0.25) * optics.rings(rng, shape, int(rng.integers(1, 4)))
     if rng.random() < 0.1:

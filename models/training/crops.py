@@ -24,7 +24,7 @@ from .targets import CAP_PX
 
 Floats = NDArray[np.float32]
 
-NEAR_CELLS = 0.85
+NEAR_CELLS = 0.75
 """Share of the crops that are taken around a cell; the others may show none."""
 WORKING_SCALES = 0.65
 """Share of the crops whose cells have a breadth at which the segmenter shows them."""
