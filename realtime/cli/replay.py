@@ -26,7 +26,7 @@ from .output import DONE, FAILED, Output, command, short
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Experiment file: what finds, follows and decides. Default: classical, lap, no rules.",
+    help="Experiment file: what finds, follows and decides. Default: net, lap, no rules.",
 )
 @click.option("--stream", "stream_name", help="Which of the file's streams; needed if it has several.")
 @click.option(

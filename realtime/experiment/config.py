@@ -94,7 +94,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Instead of ``pixel_size_um``, for a camera that is rotated or flipped: [[xx, xy], [yx, yy]], stage um
         per px, the row of x first. Default none.
     segmenter, tracker
-        What finds and what links the cells. Default ``classical`` and ``lap``.
+        What finds and what links the cells. Default ``net`` and ``lap``.
     rules
         What decides, in this order. Default none.
     limits
@@ -114,7 +114,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     start_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 180.0
     pixel_size_um: Positive | None = None
     affine: Matrix | None = None
-    segmenter: PluginChoice = PluginChoice("classical")
+    segmenter: PluginChoice = PluginChoice("net")
     tracker: PluginChoice = PluginChoice("lap")
     rules: tuple[PluginChoice, ...] = ()
     limits: Limits = Limits()
@@ -215,7 +215,7 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
         values["keys"] = str((document.folder / values["keys"]).absolute())
     values["limits"] = _read_limits(document, (*path, "limits"), values.get("limits", {}))
     built: dict[str, Any] = {}
-    for key, kind, default in (("segmenter", _SEGMENTER, "classical"), ("tracker", _TRACKER, "lap")):
+    for key, kind, default in (("segmenter", _SEGMENTER, "net"), ("tracker", _TRACKER, "lap")):
         values[key], built[key] = _read_plugin(document, (*path, key), values.get(key, default), kind)
     if not any(key in value and key not in values for key in ("channels", "every", "channel", "policy")):
         _check_channels(document, path, values, built["segmenter"])
