@@ -30,7 +30,7 @@ STILL_SEEN = 0.65
 SHOWN = 1.1
 """Over the net's reference: how broad cells are shown to it. Larger ones it splits more often, smaller ones get
 coarser outlines; so all cells are shown alike."""
-SHARE = 0.05
+SHARE = 0.02
 """An answer counts only if the net sees cells in this share of the area, and as surely, as at the best scale."""
 FEWEST_PX = 40
 """Px of a map inside cells below which there is nothing to judge by."""

@@ -15,8 +15,8 @@ def net(breadth_px: float, *, share: float = 0.3, fades: float = 0.0):
 
     def ask(scale: float) -> np.ndarray:
         shown = breadth_px * scale
-        maps = np.full((3, 64, 64), -6.0, np.float32)
-        inside = slice(0, max(1, round(64 * share)))
+        maps = np.full((3, 128, 64), -6.0, np.float32)
+        inside = slice(0, max(1, round(128 * share)))
         maps[0, inside] = 6.0 if shown > LOWEST else 6.0 - fades
         maps[1, inside] = 4.0
         maps[2, inside] = np.log2(np.clip(shown, LOWEST, HIGHEST) / REFERENCE)
@@ -48,7 +48,7 @@ def test_a_few_specks_at_the_finest_scale_do_not_hide_the_cells():
     cells = net(80.0, share=0.6)
 
     def ask(scale: float) -> np.ndarray:
-        return cells(scale) if scale < 1 else net(12.0, share=0.01)(scale)
+        return cells(scale) if scale < 1 else net(12.0, share=0.005)(scale)
 
     assert estimate(ask, (1024, 1024), REFERENCE) == pytest.approx(80.0, rel=0.05)
 
