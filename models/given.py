@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import tifffile
 
 from ..acquire.errors import SourceError
 from ..acquire.frame import Frame
-from .labels import Labels
+from .labels import Labels, numbered
 
 _NUMBER = re.compile(r"(\d+)\.tiff?$", re.IGNORECASE)
 
@@ -52,6 +51,5 @@ class GivenSegmenter:
             raise SourceError(
                 self._files[number], f"a mask of {image.shape} px for an image of {frame.shape}", number
             )
-        present, renumbered = np.unique(image, return_inverse=True)
-        renumbered = renumbered.reshape(image.shape).astype(np.int32) + (0 if present[0] == 0 else 1)
-        return Labels(renumbered, int(renumbered.max()))
+        renumbered, numbers = numbered(image)
+        return Labels(renumbered, len(numbers))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_LARGEST_TABLE = 1 << 24
+"""Numbers below this are looked up in a table; sorting the px of a frame takes many times as long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,3 +54,25 @@ class Labels:
     confidence: NDArray[np.float32] | None = None
     novelty: float | None = None
     nuclei: Nuclei | None = None
+
+
+def numbered(mask: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Return a mask whose cells are 1..count in the order of their numbers, and those numbers.
+
+    Parameters
+    ----------
+    mask
+        (y, x) whole numbers, 0 is background; cells have any numbers above it. It may itself be what is returned.
+    """
+    largest = int(mask.max(initial=0))
+    if mask.dtype.kind not in "iu" or largest >= _LARGEST_TABLE:
+        numbers = np.unique(mask[mask > 0])
+        return np.where(mask > 0, np.searchsorted(numbers, mask) + 1, 0).astype(np.int32), numbers
+    table = np.zeros(largest + 1, np.int32)
+    table[mask] = 1
+    table[0] = 0
+    numbers = np.flatnonzero(table)
+    if len(numbers) == largest:
+        return mask.astype(np.int32, copy=False), numbers
+    table[numbers] = np.arange(1, len(numbers) + 1)
+    return table[mask], numbers

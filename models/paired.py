@@ -10,7 +10,7 @@ from ..acquire.frame import Frame
 from ..acquire.plugins import OptionError, build, convert_option, find_class
 from .labels import Labels
 from .pairing import pair, paired, ring
-from .segmenter import Remembering, Segmenter, needed_channels
+from .segmenter import Remembering, Segmenter, as_new, needed_channels
 
 _RINGS = {"ring_px": float, "ring_um": float}
 _WIDEST_PX = 200.0
@@ -82,15 +82,9 @@ class PairedSegmenter:
 
     def reset(self) -> None:
         """Make both segmenters forget what they learned of the stream; one that cannot is built anew."""
-        self._nuclei = self._as_new("nuclei", self._nuclei)
+        self._nuclei = as_new(self._nuclei, lambda: _build_part("nuclei", self._tables["nuclei"]))
         if self._cells is not None:
-            self._cells = self._as_new("cells", self._cells)
-
-    def _as_new(self, name: str, part: Segmenter) -> Segmenter:
-        if not isinstance(part, Remembering):
-            return _build_part(name, self._tables[name])
-        part.reset()
-        return part
+            self._cells = as_new(self._cells, lambda: _build_part("cells", self._tables["cells"]))
 
     def memory(self, frame: Frame) -> dict[str, Any]:
         """Return what both segmenters know."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ..acquire.frame import Frame
@@ -53,6 +53,14 @@ class Remembering(Protocol):
     def recall(self, frame: Frame, memory: Mapping[str, Any]) -> None:
         """Take over what :meth:`memory` returned for this frame; its pixels are not looked at."""
         ...
+
+
+def as_new(segmenter: Segmenter, build: Callable[[], Segmenter]) -> Segmenter:
+    """Return a segmenter that has seen no frame: this one if it can forget, else what ``build`` returns."""
+    if not isinstance(segmenter, Remembering):
+        return build()
+    segmenter.reset()
+    return segmenter
 
 
 def needed_channels(segmenter: Segmenter) -> tuple[int | str, ...]:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from ..acquire.errors import SourceError
 from ..models.image_files import read_image, read_mask
+from ..models.labels import numbered
 from ..models.scores import match
 from ..models.training.annotation import (
     AnnotatedFrame,
@@ -200,9 +201,7 @@ def problems_of(file: Path, mask: Mask, shape: tuple[int, ...]) -> list[Problem]
         return [Problem(str(file), f"is {size} px, its image {wanted}", doubtful=False)]
     if not mask.any():
         return [Problem(str(file), "holds no cell; draw them, or delete image and mask", doubtful=False)]
-    numbers, compact = np.unique(mask, return_inverse=True)
-    cells = compact.reshape(mask.shape) + int(numbers[0] != 0)
-    numbers = numbers[numbers > 0]
+    cells, numbers = numbered(mask)
     areas = np.bincount(cells.reshape(-1))[1:]
     smallest = max(SPECK_PX, SPECK_SHARE * float(np.median(areas)))
     problems: list[Problem] = []

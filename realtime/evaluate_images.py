@@ -20,7 +20,7 @@ from ..models.image_files import read_image, read_mask
 from ..models.image_pairs import ImagePair, pair_files
 from ..models.runtimes.choose import Choice
 from ..models.scores import ImageScores, pool, score
-from ..models.segmenter import Remembering, Segmenter, needed_channels
+from ..models.segmenter import Segmenter, as_new, needed_channels
 from .experiment.config import StreamConfig
 from .progress import Progress, silent
 from .report.contents import percentiles
@@ -124,7 +124,9 @@ class _Finder:
         """Return the mask, the novelty of the image, and the time taken in ms."""
         if self._segmenter is None:
             return read_mask(self.given[name]), None, float("nan")
-        segmenter = self._segmenter = _as_new(self._segmenter, self._stream)
+        segmenter = self._segmenter = as_new(
+            self._segmenter, lambda: self._stream.segmenter.build("segmenters")
+        )
         began = time.perf_counter()
         labels = segmenter.segment(frame)
         return labels.image, labels.novelty, 1000 * (time.perf_counter() - began)
@@ -180,14 +182,6 @@ def evaluate_images(
             heapq.heappop(kept)
     shown = [compared for _, _, compared in sorted(kept, reverse=True)]
     return EvaluatedImages(results, shown, finder.choice)
-
-
-def _as_new(segmenter: Segmenter, stream: StreamConfig) -> Segmenter:
-    """Return a segmenter that has seen no frame; one that cannot be made to forget is built anew."""
-    if not isinstance(segmenter, Remembering):
-        return stream.segmenter.build("segmenters")
-    segmenter.reset()
-    return segmenter
 
 
 def _given(pairs: Sequence[ImagePair], labels: Path | None) -> dict[str, Path]:

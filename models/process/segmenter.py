@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from ...acquire.errors import ModelError
 from ...acquire.frame import Frame, Pixels
-from ..labels import Labels
+from ..labels import Labels, numbered
 from .environment import find_python, find_worker
 from .program import Program
-
-_LARGEST_TABLE = 1 << 24
 
 
 class ProcessSegmenter:
@@ -174,17 +172,7 @@ def _labels_of(image: NDArray[np.int32], confidences: NDArray[np.float32] | None
     lowest, largest = int(image.min()), int(image.max())
     if lowest < 0:
         raise ModelError(f"labels hold {lowest}; 0 is background, cells are 1 and more")
-    cells = image[image > 0]
-    if largest < _LARGEST_TABLE:
-        table = np.zeros(largest + 1, np.int32)
-        table[cells] = 1
-        numbers = np.flatnonzero(table)
-        table[numbers] = np.arange(1, len(numbers) + 1)
-        if len(numbers) < largest:
-            image = table[image]
-    else:
-        numbers = np.unique(cells)
-        image = np.where(image > 0, np.searchsorted(numbers, image) + 1, 0).astype(np.int32)
+    image, numbers = numbered(image)
     return Labels(image, len(numbers), _confidences_of(numbers, largest, confidences))
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from ..labels import numbered
 from ..packages.contents import ModelPackage
 from ..packages.normalise import Normalisation
 from ..packages.saving import save_package, weights_file
@@ -52,7 +53,7 @@ def judge_by_kind(name: str, net: CellNet, pairs: Sequence[Pair]) -> dict[str, l
                 Annotated(
                     pair.name,
                     pair.image,
-                    np.unique(pair.mask, return_inverse=True)[1].reshape(pair.mask.shape).astype(np.int32),
+                    numbered(pair.mask)[0],
                 )
                 for pair in pairs
                 if pair.held_out and pair.kind == kind

@@ -15,6 +15,7 @@ from ...acquire.errors import SourceError
 from ...acquire.frame import Pixels
 from ..image_files import read_image, read_mask
 from ..image_pairs import ImagePair, pair_files
+from ..labels import numbered
 from .annotation import check_taken_back
 
 SMALLEST_SIDE = 64
@@ -96,7 +97,7 @@ def read_annotated(
         except SourceError as error:
             wrong.append(str(error))
         else:
-            read.append(Annotated(name, image, _numbered(mask)))
+            read.append(Annotated(name, image, numbered(mask)[0]))
     if wrong:
         more = [f"and {len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
         listed = "\n  ".join(wrong[:_MOST_NAMED] + more)
@@ -176,12 +177,6 @@ def _check(pair: ImagePair, image: Pixels, mask: Mask) -> None:
             f"holds one number, {numbers[0]}, in {pieces} pieces: a mask of the foreground. Every cell needs a number"
             " of its own; if no cells touch, --foreground makes each piece a cell",
         )
-
-
-def _numbered(mask: Mask) -> Mask:
-    """Return a mask whose cells are 1, 2, 3, ... in the order of their numbers."""
-    numbers, compact = np.unique(mask, return_inverse=True)
-    return (compact.reshape(mask.shape) + int(numbers[0] != 0)).astype(np.int32)
 
 
 def _check_whole(pair: ImagePair, mask: Mask) -> None:

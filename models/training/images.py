@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..labels import numbered
 from .targets import depths
 
 FINE = 40.0
@@ -70,8 +71,7 @@ def training_image(
         (y, x) bool, see :class:`TrainingImage`; None is everywhere.
     """
     known = np.ones(mask.shape, np.bool_) if known is None else known
-    _, compact = np.unique(mask, return_inverse=True)
-    compact = compact.reshape(mask.shape) + (0 if (mask == 0).any() else 1)
+    compact, _ = numbered(mask)
     measured = depths(compact)
     factor = int(measured.breadth_px // FINE)
     if factor > 1:

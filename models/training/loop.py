@@ -128,9 +128,8 @@ def fit(
         history = History(**saved["history"])
         crops.restore(saved["crops"])
     recent: list[float] = []
-    with ThreadPoolExecutor(
-        1, "crops"
-    ) as artist:  # the next batch is drawn while the net learns from the last
+    with ThreadPoolExecutor(1, "crops") as artist:
+        # The next batch is drawn while the net learns from the last.
         drawn = artist.submit(_draw, crops)
         for step in range(first + 1, schedule.steps + 1):
             if len(history.score) - _place(history) > schedule.patience:

@@ -24,12 +24,13 @@ from ...acquire.errors import CytoloopError, FrameError, SourceError, nearest_na
 from ...acquire.sources.tiff_folder import natural_key
 from ...models.decoders.decoder import Decoder, Grid, Tensor
 from ...models.image_files import SUFFIXES, read_mask
+from ...models.labels import numbered
 from ...models.scores import pool, score
 from ..progress import Progress
 from ..report.contents import percentiles
 from .families import FAMILIES
 from .own_decoders import OWN, OwnDecoder
-from .scenes import SMALLEST_PX, numbered, simulated
+from .scenes import SMALLEST_PX, simulated
 
 OURS = "cytoloop"
 _WARM_UP = 2
@@ -96,7 +97,7 @@ def run(
 
 def _truths(sizes: Sequence[int], masks: str, most: int, progress: Progress) -> Iterator[Truth]:
     if masks:
-        read = [numbered(read_mask(path)) for path in _mask_files(Path(masks), most)]
+        read = [numbered(read_mask(path))[0] for path in _mask_files(Path(masks), most)]
         yield Truth(round(float(np.mean([mask.size for mask in read])) ** 0.5), read)
         return
     for size in sorted(set(sizes)):

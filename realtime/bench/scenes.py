@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...acquire.frame import Frame
 from ...acquire.simulated.nuclei import NucleiHabits
 from ...acquire.simulated.presets import nuclei
+from ...models.labels import numbered
 
 SMALLEST_PX = 64
 """No scene is smaller."""
@@ -38,12 +39,5 @@ def simulated(size: int) -> Scene:
     count = max(round(_CELLS_PER_PX * size**2 * (width_um / field_um) ** 2), 1)
     microscope = nuclei(0, size_px=size, habits=NucleiHabits(count=count, width_um=width_um))
     frames = [Frame(microscope.snap(), number) for number in range(_DISTINCT)]
-    truth = [numbered(microscope.truth(number).mask) for number in range(_DISTINCT)]
+    truth = [numbered(microscope.truth(number).mask)[0] for number in range(_DISTINCT)]
     return Scene(size, frames, truth, round(float(np.mean([mask.max() for mask in truth]))))
-
-
-def numbered(mask: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return a mask with the numbers 1..count, and 0 where it was 0."""
-    present, numbers = np.unique(mask, return_inverse=True)
-    first = 0 if present.size and present[0] == 0 else 1
-    return numbers.reshape(mask.shape).astype(np.int32) + np.int32(first)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ...acquire.frame import Pixels
+from ...models.labels import numbered
 from ...models.scores import match
 from .figure import BACKGROUND, INK, LONGEST_DRAWN_PX, contrast, outlines
 
@@ -70,10 +71,10 @@ def _apart(
     mask: NDArray[np.int32], matched: Collection[int]
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """Return the outlines of the matched cells of a mask, and those of the others."""
-    numbers, compact = np.unique(mask, return_inverse=True)
-    drawn = outlines((compact.reshape(mask.shape) + int(numbers[0] != 0)).astype(np.int32))
+    compact, numbers = numbered(mask)
+    drawn = outlines(compact)
     thin: list[NDArray[np.float64]] = []
     thick: list[NDArray[np.float64]] = []
-    for number, lines in zip(numbers[numbers > 0].tolist(), drawn, strict=True):
+    for number, lines in zip(numbers.tolist(), drawn, strict=True):
         (thin if number in matched else thick).extend(lines)
     return thin, thick

@@ -11,11 +11,12 @@ import pytest
 import tifffile
 from cytoloop.acquire.errors import MissingExtraError
 from cytoloop.models.decoders.decoder import Grid
+from cytoloop.models.labels import numbered
 from cytoloop.models.scores import score
 from cytoloop.realtime.bench import decode, own_decoders
 from cytoloop.realtime.bench.families import FAMILIES
 from cytoloop.realtime.bench.own_decoders import OWN
-from cytoloop.realtime.bench.scenes import numbered, simulated
+from cytoloop.realtime.bench.scenes import simulated
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.progress import silent
 
@@ -143,8 +144,8 @@ def test_what_cannot_be_measured_is_wrong_usage(args: tuple[str, ...], told: str
 
 
 def test_numbers_are_consecutive_whether_or_not_there_is_background():
-    assert numbered(np.array([[0, 7, 3]], np.int32)).tolist() == [[0, 2, 1]]
-    assert numbered(np.array([[7, 3]], np.int32)).tolist() == [[2, 1]]
+    assert numbered(np.array([[0, 7, 3]], np.int32))[0].tolist() == [[0, 2, 1]]
+    assert numbered(np.array([[7, 3]], np.int32))[0].tolist() == [[2, 1]]
 
 
 def agree(family: str, mask: np.ndarray, least: float) -> None:
@@ -186,4 +187,4 @@ def test_it_does_so_on_true_masks_of_a_real_movie(family: str):
     path = DATA / "Fluo-N2DH-SIM+/01_GT/SEG/man_seg040.tif"
     if not path.is_file():
         pytest.skip("the shared data are not here")
-    agree(family, numbered(tifffile.imread(path).astype(np.int32)), 0.95)
+    agree(family, numbered(tifffile.imread(path).astype(np.int32))[0], 0.95)
