@@ -31,7 +31,7 @@ OFFERED: Mapping[str, tuple[Precision, ...]] = {
 }
 """What each runtime computes in; another one that is registered computes in what its file has."""
 _LIBRARIES = {"tensorrt": ("tensorrt", "tensorrt_rtx")}
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch", "onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,7 @@ def ways(net: Net, runtime: str, precision: str) -> list[Way]:
         raise ModelError(
             f"{net.onnx or net.torchscript}: no way to run {kinds} weights in {net.precision}"
             f" with runtime {runtime!r} and precision {precision!r}"
+            + ("; torch runs fp32 ones on an NVIDIA card: use onnxruntime" if runtime == "torch" else "")
         )
     return sorted(found, key=lambda way: way != net.reference)
 
@@ -143,7 +144,10 @@ def here(runtime: str) -> Sequence[Precision]:
 
 def _precisions(net: Net, runtime: str) -> Sequence[Precision]:
     """Return in what a runtime, wherever it is, can compute a net."""
-    if (net.torchscript if runtime == "torch" else net.onnx) is None:
+    if runtime == "torch" and net.torchscript is None:
+        # Of ONNX, torch reads fp32; and on the processor ONNX Runtime is always faster.
+        return OFFERED[runtime] if net.precision == "fp32" and cuda.cards() else ()
+    if runtime != "torch" and net.onnx is None:
         return ()
     if net.precision != "fp32" and runtime != "torch":
         return (net.precision,)
@@ -184,8 +188,7 @@ def file_of(way: Way, net: Net, frames: Sequence[Tensor] | None = None) -> Path:
     MissingExtraError
         If what converts it is not installed.
     """
-    if way.runtime == "torch":
-        assert net.torchscript is not None
+    if way.runtime == "torch" and net.torchscript is not None:
         return net.torchscript
     assert net.onnx is not None
     on_card = way.runtime == "tensorrt"
@@ -200,7 +203,7 @@ def file_of(way: Way, net: Net, frames: Sequence[Tensor] | None = None) -> Path:
             return net.int8  # as it came: nothing was ever calibrated here
     if way.precision == "fp16" and net.precision == "fp32" and on_card:
         return converted(net.onnx, "fp16", runs_on="tensorrt")
-    return net.onnx
+    return net.onnx  # torch, like OpenVINO, halves it while it loads
 
 
 class Recorder:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cytoloop.acquire.errors import MissingExtraError, ModelError, PluginError
 from cytoloop.models.parity import Agreement
-from cytoloop.models.runtimes import choose
+from cytoloop.models.runtimes import choose, cuda
 from cytoloop.models.runtimes.choose import Choice, Trial, build_runtime, pick
 from cytoloop.models.runtimes.drawn import drawn_frame
 from cytoloop.models.runtimes.onnx import OnnxRuntime
@@ -189,7 +189,8 @@ def test_a_way_that_was_refused_is_not_picked_however_fast():
         pick(refused, "3 frames")
 
 
-def test_what_cannot_be_had_is_refused_with_the_reason(net, tmp_path):
+def test_what_cannot_be_had_is_refused_with_the_reason(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda, "cards", list)
     with pytest.raises(ModelError, match=r"no way to run ONNX weights in fp32 with runtime 'torch'"):
         build_runtime(net, runtime="torch")
     with pytest.raises(PluginError, match="no 'onxruntime'"):

@@ -14,10 +14,12 @@ from cytoloop.models.runtimes.onnx_file import read_onnx_file
 from cytoloop.models.runtimes.precision import to_fp16, to_int8
 from cytoloop.models.runtimes.tensorrt import TensorrtRuntime
 from cytoloop.models.runtimes.tensorrt_build import CAPABILITIES, ShapeRange, build_engine, load_tensorrt
-from cytoloop.models.runtimes.ways import Way, file_of, net_of
+from cytoloop.models.runtimes.ways import Way, file_of, is_here, net_of
 
 SMALL = ShapeRange((64, 64), (96, 128), (256, 256))
-needs_card = pytest.mark.skipif(not cuda.cards(), reason="there is no NVIDIA card")
+needs_card = pytest.mark.skipif(
+    not is_here("tensorrt"), reason="there is no NVIDIA card, or the tensorrt extra is not installed"
+)
 
 
 @pytest.fixture(autouse=True)

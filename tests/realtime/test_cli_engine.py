@@ -156,7 +156,10 @@ def test_single_images_are_each_taken_by_themselves(tmp_path: Path, capsys: pyte
     assert [row["cells"] for row in told["rows"]] == [60]
 
 
-def test_what_cannot_be_checked_is_told(tmp_path: Path, movie: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_checked_is_told(
+    tmp_path: Path, movie: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cuda, "cards", list)
     net = write_disc_finder(tmp_path / "discs.onnx")
     assert leave("check", net, movie, "--decoder", "core", "--runtime", "torch") == 1
     assert "no way to run ONNX weights" in capsys.readouterr().err
