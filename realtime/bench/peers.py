@@ -6,6 +6,7 @@ after the net is given what a perfect net would have said, so that it finds as m
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ...acquire.errors import MissingExtraError
 from ...acquire.frame import Frame
 from ...models.labels import Labels
+from .operations import Effort
 
 Mask = NDArray[np.int32]
 _TILE_PX = 224  # of Cellpose
@@ -59,14 +61,17 @@ class CellposePeer:
         self._tiles = 0
         self._net.register_forward_pre_hook(self._count)
 
-    def segment(self, frame: Frame, index: int) -> tuple[Labels, float]:
-        """Return the cells of a frame, and the operations that the net took."""
+    def segment(self, frame: Frame, index: int) -> tuple[Labels, Effort]:
+        """Return the cells of a frame, and what the net took."""
         self._tiles = 0
         image = np.zeros((*frame.shape, 2), np.float32)
         image[..., 0] = self._transforms.normalize99(frame.channel().astype(np.float32))
+        began = time.perf_counter()
         self._core.run_net(self._net, image[np.newaxis])
+        net_ms = 1000 * (time.perf_counter() - began)
         mask = self._dynamics.compute_masks(self._flows[index], self._inside[index])
-        return Labels(np.ascontiguousarray(mask, np.int32), int(mask.max())), self._tiles * self._per_tile
+        labels = Labels(np.ascontiguousarray(mask, np.int32), int(mask.max()))
+        return labels, Effort(self._tiles * self._per_tile, net_ms=net_ms)
 
     def _count(self, net: Any, inputs: tuple[Any, ...]) -> None:
         self._tiles += len(inputs[0])
@@ -90,14 +95,17 @@ class InstansegPeer:
         self._labels = [Labels(mask, int(mask.max())) for mask in truth]
         self._per_frame = _operations(self._torch, self._build(), (1, 3, *truth[0].shape))
 
-    def segment(self, frame: Frame, index: int) -> tuple[Labels, float]:
-        """Return the true cells, and the operations that the net took."""
+    def segment(self, frame: Frame, index: int) -> tuple[Labels, Effort]:
+        """Return the true cells, and what the net took."""
         plane = frame.channel().astype(np.float32)
         low, high = np.percentile(plane, (0.1, 99.9))
         planes = np.repeat(((plane - low) / max(high - low, 1e-6))[np.newaxis, np.newaxis], 3, axis=1)
+        tensor = self._torch.from_numpy(planes.astype(np.float32))
+        began = time.perf_counter()
         with self._torch.inference_mode():
-            self._net(self._torch.from_numpy(planes.astype(np.float32)))
-        return self._labels[index], self._per_frame
+            self._net(tensor)
+        net_ms = 1000 * (time.perf_counter() - began)
+        return self._labels[index], Effort(self._per_frame, net_ms=net_ms)
 
 
 PEERS = {"cellpose3": CellposePeer, "instanseg-net": InstansegPeer}

@@ -1,14 +1,28 @@
 """``cytoloop bench segment``: from frame to labels and measurements, for every net and every runtime.
 
 Frames are simulated nuclei, as crowded at every size. Each row is one net, runtime and precision at one size with
-so many threads; the classical segmenter and nets of other projects are rows too.
+so many threads; the classical segmenter and nets of other projects are rows too. A row's keys, beside its names:
+
+``cells``, ``cells_true``
+    Means per frame.
+``ms``
+    From frame to labels and measurements.
+``net_ms``
+    Of that, the net alone: on a card with upload and download; NaN without a net.
+``gflop``, ``mbyte``
+    Operations (10^9) of the net on a frame, and the bytes (10^6) that it moves at least, layer by layer, nothing
+    fused, in the row's precision.
+``share_of_peak``
+    On the processor the rate of operations, the whole frame's time counted, in that of a product of fp32 matrices.
+    On a card the share of the roofline: the least time that its rates allow the net, in ``net_ms``. A net whose
+    layers are fused, or fit into the card's cache, can pass 1; int8 has none.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,12 +36,14 @@ from ...models.labels import Labels
 from ...models.measure import measure
 from ...models.nets.segmenter import NetSegmenter
 from ...models.packages.package import known_packages, load_package
+from ...models.runtimes import cuda
 from ...models.runtimes.runtime import Precision, Runtime, Tensor
 from ...models.runtimes.ways import Way, is_here, net_of, ways
 from ..machine import usable_cores
 from ..progress import Progress
 from ..report.contents import percentiles
-from .operations import operations
+from .card import Card, measured_card
+from .operations import UNKNOWN, Cost, Effort, cost_of
 from .peak import peak_gflops
 from .peers import PEERS
 from .scenes import SMALLEST_PX, Scene, simulated
@@ -38,15 +54,15 @@ _QUICK_FRAMES = 5
 
 
 class Work(Protocol):
-    """Segments frames; says of each what it found and how many operations its net took."""
+    """Segments frames; says of each what it found and what its net took."""
 
     @property
     def device(self) -> str:
         """What it computes on: ``"cpu"``, or the name of a card."""
         ...
 
-    def segment(self, frame: Frame, index: int) -> tuple[Labels, float]:
-        """Return the labels of frame number ``index``, and the operations (NaN: unknown)."""
+    def segment(self, frame: Frame, index: int) -> tuple[Labels, Effort]:
+        """Return the labels of frame number ``index``, and what the net took for it."""
         ...
 
 
@@ -105,6 +121,7 @@ def run(
     contenders = list(_contenders(only, peers, skipped))
     progress("measuring the processor's peak")
     peak = {count: peak_gflops(count) for count in usable}
+    card = _card(progress, skipped)
     rows: list[dict[str, Any]] = []
     for scene in _scenes(sorted(set(size)), progress):
         todo = [each for each in contenders if scene.size == min(size) or not each.is_peer]
@@ -118,14 +135,34 @@ def run(
     # Measured again, as other programs may have run meanwhile.
     peak = {count: max(peak[count], peak_gflops(count)) for count in usable}
     for row in rows:
-        whole = peak.get(row["threads"], np.nan) if row["device"] == "cpu" else np.nan
-        row["share_of_peak"] = row["gflop"] / row["ms"]["p50"] * 1000 / whole
+        row["share_of_peak"] = _share_of_peak(row, peak, card)
     return {
         "peak_gflops": {str(count): value for count, value in peak.items()},
+        "card": asdict(card) if card else None,
         "times_as_fast_as": _ratios(rows),
         "rows": rows,
         "skipped": skipped,
     }
+
+
+def _card(progress: Progress, skipped: list[dict[str, str]]) -> Card | None:
+    """Measure the card, if there is one; why that failed is added to ``skipped``."""
+    if not cuda.cards():
+        return None
+    progress("measuring the card's peak")
+    try:
+        return measured_card()
+    except ModelError as error:
+        skipped.append(_skipped("peak of the card", "torch", "", str(error)))
+        return None
+
+
+def _share_of_peak(row: dict[str, Any], peak: dict[int, float], card: Card | None) -> float:
+    if row["device"] == "cpu":
+        return row["gflop"] / row["ms"]["p50"] * 1000 / peak.get(row["threads"], np.nan)
+    if card is None or not card.is_called(row["device"]):
+        return np.nan
+    return card.floor_ms(row["gflop"], row["mbyte"], row["precision"]) / row["net_ms"]["p50"]
 
 
 def _scenes(sizes: Sequence[int], progress: Progress) -> Iterator[Scene]:
@@ -168,12 +205,12 @@ class _Classical:
     def __init__(self) -> None:
         self._segmenter = ClassicalSegmenter()
 
-    def segment(self, frame: Frame, index: int) -> tuple[Labels, float]:
-        return self._segmenter.segment(frame), float("nan")
+    def segment(self, frame: Frame, index: int) -> tuple[Labels, Effort]:
+        return self._segmenter.segment(frame), Effort()
 
 
 class _Net:
-    """A net of ours, with its operations counted from the tensors that its runtime is given."""
+    """A net of ours, with its cost reckoned from the tensors that its runtime is given."""
 
     def __init__(self, model: str, way: Way, threads: int, scene: Scene) -> None:
         self._segmenter = NetSegmenter(
@@ -182,54 +219,63 @@ class _Net:
         self._counted = _Counted(self._segmenter.runtime)
         self.device = self._counted.device
         self._segmenter.runtime = self._counted
-        self._per_px = _operations_per_px(model)
+        self._precision: Precision = way.precision
+        self._cost, self._px = _cost_of_some_px(model)
 
-    def segment(self, frame: Frame, index: int) -> tuple[Labels, float]:
-        self._counted.px = 0
+    def segment(self, frame: Frame, index: int) -> tuple[Labels, Effort]:
+        counted = self._counted
+        counted.px, counted.runs, counted.ms = 0, 0, 0.0
         labels = self._segmenter.segment(frame)
-        return labels, self._counted.px * self._per_px
+        cost = self._cost.scaled(counted.px / self._px, counted.runs)
+        return labels, Effort(cost.operations, cost.bytes(self._precision), counted.ms)
 
 
-def _operations_per_px(model: str) -> float:
-    """Return the operations of a net for each px of its input; NaN if they cannot be counted."""
+def _cost_of_some_px(model: str) -> tuple[Cost, int]:
+    """Return the cost of a net on a small tensor, unknown if it cannot be counted, and the px of that tensor."""
     package = load_package(model)
     weights = net_of(package).onnx
     height, width = package.fixed_shape or (4 * package.step, 4 * package.step)
     tensor = np.zeros((1, package.channels, height, width), np.float32)
     try:
-        return operations(weights, tensor) / (height * width) if weights else float("nan")
+        return cost_of(weights, tensor) if weights else UNKNOWN, height * width
     except ModelError:
-        return float("nan")
+        return UNKNOWN, height * width
 
 
 class _Counted:
-    """A runtime that counts the px that it is given."""
+    """A runtime that counts the px that it is given, its runs, and the ms that they take."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.name, self.device = runtime.name, runtime.device
         self.precision: Precision = runtime.precision
-        self.px, self._runtime = 0, runtime
+        self.px, self.runs, self.ms, self._runtime = 0, 0, 0.0, runtime
 
     def run(self, tensor: Tensor) -> tuple[Tensor, ...]:
         self.px += tensor.shape[-2] * tensor.shape[-1]
-        return self._runtime.run(tensor)
+        self.runs += 1
+        began = time.perf_counter()
+        outputs = self._runtime.run(tensor)
+        self.ms += 1000 * (time.perf_counter() - began)
+        return outputs
 
 
 def _row(one: Contender, scene: Scene, threads: int, frames: int) -> dict[str, Any]:
     work = one.build(threads, scene)
     ms: list[float] = []
+    net_ms: list[float] = []
     cells: list[int] = []
-    took, began = 0.0, time.perf_counter()
+    effort, began = Effort(), time.perf_counter()
     for number in range(-one.warm_up, frames):
         if number == 0:
             began = time.perf_counter()
         index = number % len(scene.frames)
         start = time.perf_counter()
-        labels, took = work.segment(scene.frames[index], index)
+        labels, effort = work.segment(scene.frames[index], index)
         measure(scene.frames[index], labels)
         end = time.perf_counter()
         if number >= 0:
             ms.append(1000 * (end - start))
+            net_ms.append(effort.net_ms)
             cells.append(labels.count)
             if len(ms) >= _FEWEST and end - began > _LONGEST_S:
                 break
@@ -243,7 +289,9 @@ def _row(one: Contender, scene: Scene, threads: int, frames: int) -> dict[str, A
         "cells": round(float(np.mean(cells))),
         "cells_true": scene.cells,
         "ms": percentiles(np.array(ms)),
-        "gflop": took / 1e9,
+        "net_ms": percentiles(np.array(net_ms)),
+        "gflop": effort.operations / 1e9,
+        "mbyte": effort.bytes / 1e6,
     }
 
 

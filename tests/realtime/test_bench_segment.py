@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from cytoloop.acquire.errors import MissingExtraError, ModelError
 from cytoloop.acquire.frame import Frame
 from cytoloop.models.packages.contents import ModelPackage
 from cytoloop.models.packages.saving import save_package, weights_file
+from cytoloop.models.runtimes.onnx import OnnxRuntime
+from cytoloop.models.runtimes.ways import Way
 from cytoloop.realtime.bench import segment
-from cytoloop.realtime.bench.operations import operations
+from cytoloop.realtime.bench.card import Card
+from cytoloop.realtime.bench.operations import Cost, cost_of
 from cytoloop.realtime.bench.peak import peak_gflops
 from cytoloop.realtime.bench.peers import PEERS
 from cytoloop.realtime.cli import main
@@ -21,7 +25,9 @@ from scipy import ndimage
 
 helper = pytest.importorskip("onnx.helper", reason="the int8 extra is not installed")
 SIZE = 160
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 GFLOPS = 50.0
+CARD = Card("NVIDIA Test", fp32_tflops=10.0, fp16_tflops=40.0, copy_gbps=500.0)
 
 
 def write_onnx(path: Path, nodes: list[object], weights: dict[str, np.ndarray], outputs: int) -> Path:
@@ -52,25 +58,42 @@ def bright_px(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_package(package, folder / "bright").folder)
 
 
-def test_operations_are_two_for_each_product_of_the_net(tmp_path: Path):
+def test_a_net_takes_two_operations_for_each_product_and_moves_each_value_of_a_layer_once(tmp_path: Path):
     nodes = [
         helper.make_node(
-            "Conv", ["planes", "a"], ["half"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
+            "Conv", ["planes", "a", "c"], ["half"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
         ),
         helper.make_node("Relu", ["half"], ["clipped"]),
         helper.make_node("ConvTranspose", ["clipped", "b"], ["logits"], kernel_shape=[2, 2], strides=[2, 2]),
     ]
-    weights = {"a": np.zeros((2, 1, 3, 3)), "b": np.zeros((2, 3, 2, 2))}
+    weights = {"a": np.zeros((2, 1, 3, 3)), "b": np.zeros((2, 3, 2, 2)), "c": np.zeros(2)}
     path = write_onnx(tmp_path / "net.onnx", nodes, weights, 3)
+    cost = cost_of(path, np.zeros((1, 1, 8, 8), np.float32))
     # 8 x 8 px become 2 x 4 x 4, each of 9 products; of which each goes into 3 x 2 x 2.
-    assert operations(path, np.zeros((1, 1, 8, 8), np.float32)) == 2 * (32 * 9 + 32 * 12)
+    assert cost.operations == 2 * (32 * 9 + 32 * 12) == 1344
+    # 64 values in and 32 out, then 32 in and 3 x 8 x 8 out; 18 weights and 2 biases, then 24 weights.
+    assert (cost.maps, cost.weights) == (64 + 32 + 32 + 192, 18 + 2 + 24) == (320, 44)
+    assert [cost.bytes(precision) for precision in ("fp32", "fp16", "bf16", "int8")] == [1456, 728, 728, 364]
+    # Twice 8 x 8 px more in one run need no more weights; in two runs they do.
+    assert cost.scaled(3, 1) == Cost(4032, 960, 44)
+    assert cost.scaled(3, 2) == Cost(4032, 960, 88)
+
+
+@pytest.mark.parametrize(("axes", "weights"), [(2, 15), (4, 0)])
+def test_a_matrix_product_has_weights_unless_both_are_stacks(axes: int, weights: int, tmp_path: Path):
+    matrix = np.zeros((1,) * (axes - 2) + (5, 3))
+    nodes = [helper.make_node("MatMul", ["planes", "matrix"], ["logits"])]
+    path = write_onnx(tmp_path / "net.onnx", nodes, {"matrix": matrix}, 1)
+    cost = cost_of(path, np.zeros((1, 1, 4, 5), np.float32))
+    # 4 x 5 times 5 x 3 is 4 x 3.
+    assert cost == Cost(2 * 12 * 5, 20 + 12 + 15 - weights, weights)
 
 
 def test_operations_of_what_does_not_run_are_not_counted(tmp_path: Path):
     nodes = [helper.make_node("Conv", ["planes", "a"], ["logits"], kernel_shape=[3, 3])]
     path = write_onnx(tmp_path / "net.onnx", nodes, {"a": np.zeros((2, 1, 3, 3))}, 2)
     with pytest.raises(ModelError, match=r"net\.onnx"):
-        operations(path, np.zeros((1, 1, 2, 2), np.float32))
+        cost_of(path, np.zeros((1, 1, 2, 2), np.float32))
 
 
 def test_the_peak_is_measured():
@@ -81,6 +104,7 @@ def test_the_peak_is_measured():
 def measured(bright_px: str) -> dict[str, object]:
     patch = pytest.MonkeyPatch()
     patch.setattr(segment, "peak_gflops", lambda threads: GFLOPS * threads)
+    patch.setattr(segment.cuda, "cards", list)
     try:
         return segment.run(silent, only=("classical", bright_px), size=(SIZE,), frames=4)
     finally:
@@ -113,12 +137,45 @@ def test_rows_hold_what_was_found_and_how_long_it_took(measured, bright_px):
         if row["model"] == bright_px:
             assert row["device"] == "cpu"
             assert row["gflop"] == pytest.approx(2 * 3 * 25 * SIZE**2 / 1e9)
+            assert row["mbyte"] == pytest.approx(BYTES[row["precision"]] * (4 * SIZE**2 + 78) / 1e6)
+            assert 0 < row["net_ms"]["p50"] <= row["ms"]["p50"]
+            assert row["net_ms"]["max"] <= row["ms"]["max"]
             achieved = row["gflop"] / (row["ms"]["p50"] / 1000)
             assert row["share_of_peak"] == pytest.approx(achieved / (GFLOPS * row["threads"]))
+        else:
+            assert math.isnan(row["net_ms"]["p50"])
+    assert measured["card"] is None
     threads = {(row["model"], row["threads"]) for row in measured["rows"]}
     assert ("classical", 1) in threads
     assert ("classical", 2) not in threads
     assert json.dumps(measured)
+
+
+@pytest.mark.parametrize(("device", "name"), [("NVIDIA Test", "named"), ("cuda", "not named"), ("other", "")])
+def test_a_row_on_a_card_has_the_share_of_its_roofline(
+    device: str, name: str, bright_px: str, monkeypatch: pytest.MonkeyPatch
+):
+    def on_card(*args: object, **kwargs: object) -> OnnxRuntime:
+        runtime = OnnxRuntime(*args, **kwargs)
+        runtime.device = device
+        return runtime
+
+    monkeypatch.setattr("cytoloop.models.runtimes.ways.find_class", lambda kind, name: on_card)
+    monkeypatch.setattr(segment, "ways", lambda net, runtime, precision: [Way("onnxruntime", "fp32")])
+    monkeypatch.setattr(segment, "peak_gflops", lambda threads: GFLOPS)
+    monkeypatch.setattr(segment.cuda, "cards", lambda: [CARD.name])
+    monkeypatch.setattr(segment, "measured_card", lambda: CARD)
+    told = segment.run(silent, only=(bright_px,), size=(SIZE,), threads=(1,), frames=2)
+    assert told["card"] == {
+        "name": "NVIDIA Test",
+        "fp32_tflops": 10.0,
+        "fp16_tflops": 40.0,
+        "copy_gbps": 500.0,
+    }
+    (row,) = told["rows"]
+    # 409 912 bytes at 500 GB/s take longer than 3.84 million operations at 10 TFLOP/s.
+    expected = 0.000819824 / row["net_ms"]["p50"] if name else math.nan
+    assert row["share_of_peak"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_model_that_does_not_exist_is_refused_with_the_nearest_name(capsys: pytest.CaptureFixture[str]):
@@ -151,6 +208,7 @@ def test_a_peer_runs_or_says_what_is_missing(name: str):
     except MissingExtraError as error:
         assert "cytoloop[peers]" in str(error)
         pytest.skip(str(error))
-    labels, took = peer.segment(frame, 0)
+    labels, effort = peer.segment(frame, 0)
     assert labels.count == truth.max() == 9
-    assert took > 1e9
+    assert effort.operations > 1e9
+    assert effort.net_ms > 0
