@@ -64,6 +64,8 @@ class Order:
         Folder of images that neither teach nor choose, judged before and after.
     threads
         Of the CPU.
+    device
+        Where the net learns: ``"cpu"``, ``"cuda"``, or ``"auto"`` for an NVIDIA card where torch sees one.
     resume
         Go on with an interrupted training.
     """
@@ -80,6 +82,7 @@ class Order:
     partial: bool = False
     tests: Path | None = None
     threads: int = 2
+    device: str = "auto"
     resume: bool = False
 
 
@@ -179,7 +182,8 @@ class _Training:
             self._package = template(self._first.architecture)
             course = full_course
         given = {} if order.steps is None else {"steps": order.steps}
-        self._course = course(self._first.architecture, threads=order.threads, **given)
+        device = _device(order.device)
+        self._course = course(self._first.architecture, threads=order.threads, device=device, **given)
         self._work = WorkFolder(order.out, self._settings(), resume=order.resume)
 
     def _settings(self) -> dict[str, Any]:
@@ -189,6 +193,7 @@ class _Training:
             "start": self._package.weights[0].sha256 if order.start else order.net,
             "steps": self._course.schedule.steps,
             "seed": order.seed,
+            "device": self._course.schedule.device,
             "share": order.share,
             "partial": order.partial,
             "images": fingerprint(self._images),
@@ -273,6 +278,7 @@ class _Training:
             size_px=course.size_px,
             count=course.count,
             seed=self._order.seed,
+            device=course.schedule.device,
         )
         history = fit(
             net,
@@ -291,6 +297,14 @@ class _Training:
         net = CellNet(self._first.architecture)
         net.load_state_dict(self._first.state_dict())
         return net
+
+
+def _device(wanted: str) -> str:
+    if wanted != "cpu" and torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise ModelError("device 'cuda': this torch sees no NVIDIA card; 'cpu' and 'auto' work here")
+    return "cpu"
 
 
 def _to_start_from(name: str) -> ModelPackage:

@@ -32,7 +32,10 @@ from ..training.validate import Judge, Judged, template
 from .data import Pair, dsb2018, usiigaci
 
 TERMS = "BSD-3-Clause"
-DECODER = {"q32": {"foreground": 0.45, "persistence": 2.4}}
+DECODER = {
+    "q32": {"foreground": 0.45, "persistence": 2.2},
+    "f16": {"foreground": 0.45, "persistence": 2.4},
+}
 """Options of the decoder, by net: between what is best for nuclei, for phase contrast and for rods held out."""
 USUAL = {"foreground": 0.45}
 CALIBRATION = 24

@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +65,14 @@ def draw(kind: str, rng: np.random.Generator, shape: tuple[int, int] = (384, 384
     return KINDS[kind](rng, (int(shape[0]), int(shape[1])))
 
 
-def write(folder: Path, kind: str, count: int, seed: int = 0, shape: tuple[int, int] = (384, 384)) -> None:
+def write(
+    folder: Path,
+    kind: str,
+    count: int,
+    seed: int = 0,
+    shape: tuple[int, int] = (384, 384),
+    workers: int | None = None,
+) -> None:
     """Write images and masks.
 
     Parameters
@@ -74,6 +84,8 @@ def write(folder: Path, kind: str, count: int, seed: int = 0, shape: tuple[int, 
         See :func:`draw`.
     count, seed
         How many; image number n of a seed and kind is the same whatever the count.
+    workers
+        Processes that draw; None is one for each core.
 
     Raises
     ------
@@ -84,17 +96,25 @@ def write(folder: Path, kind: str, count: int, seed: int = 0, shape: tuple[int, 
         raise ValueError(f"count {count}: at least 1 is needed")
     if seed < 0:
         raise ValueError(f"seed {seed}: at least 0 is needed")
-    drawn = (draw(kind, generator(kind, seed, number), shape) for number in range(count))
-    rows: list[tuple[str, str, int]] = []
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for number, (image, mask) in enumerate(track(drawn, description=f"{kind} in {folder}", total=count)):
-        name = f"{kind}_{seed}_{number:05d}"
-        tifffile.imwrite(folder / "images" / f"{name}.tif", counts(image))
-        tifffile.imwrite(folder / "masks" / f"{name}.tif", mask.astype(np.uint16), compression="zlib")
-        rows.append((name, kind, int(mask.max())))
+    one = partial(_write_one, folder, kind, seed, shape)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        drawn = pool.map(one, range(count), chunksize=8)
+        rows = list(track(drawn, description=f"{kind} in {folder}", total=count))
     with (folder / "index.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("name", "kind", "cells"), *rows])
+
+
+def _write_one(
+    folder: Path, kind: str, seed: int, shape: tuple[int, int], number: int
+) -> tuple[str, str, int]:
+    """Draw and write image ``number``, and return its line of the index."""
+    image, mask = draw(kind, generator(kind, seed, number), shape)
+    name = f"{kind}_{seed}_{number:05d}"
+    tifffile.imwrite(folder / "images" / f"{name}.tif", counts(image))
+    tifffile.imwrite(folder / "masks" / f"{name}.tif", mask.astype(np.uint16), compression="zlib")
+    return name, kind, int(mask.max())
 
 
 def generator(kind: str, seed: int, number: int) -> np.random.Generator:
@@ -119,9 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=500, help="images of each kind")
     parser.add_argument("--size", type=int, default=384, help="edge of an image in px")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, help="processes that draw (default: one for each core)")
     chosen = parser.parse_args(arguments)
     for kind in chosen.kinds:
-        write(chosen.folder / kind, kind, chosen.count, chosen.seed, (chosen.size, chosen.size))
+        write(
+            chosen.folder / kind, kind, chosen.count, chosen.seed, (chosen.size, chosen.size), chosen.workers
+        )
 
 
 if __name__ == "__main__":

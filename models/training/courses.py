@@ -34,7 +34,9 @@ class Course:
     schedule: Schedule
 
 
-def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads: int = 2) -> Course:
+def fine_course(
+    architecture: Architecture, *, steps: int = FINE_STEPS, threads: int = 2, device: str = "cpu"
+) -> Course:
     """Return how a trained net is fitted to the images of a day.
 
     The rate is a tenth of that of a training from scratch, and the steps are few: what the net knows stays. Cells
@@ -45,19 +47,33 @@ def fine_course(architecture: Architecture, *, steps: int = FINE_STEPS, threads:
         192 if architecture.fold == 4 else 128,
         FINE_CROPS,
         (WORKING_RANGE[0] * architecture.diameter_px, WORKING_RANGE[1] * architecture.diameter_px),
-        Schedule(steps, rate=3e-4, warm=min(20, steps), check_every=every, patience=5, threads=threads),
+        Schedule(
+            steps,
+            rate=3e-4,
+            warm=min(20, steps),
+            check_every=every,
+            patience=5,
+            threads=threads,
+            device=device,
+        ),
     )
 
 
-def full_course(architecture: Architecture, *, steps: int = FROM_SCRATCH_STEPS, threads: int = 2) -> Course:
+def full_course(
+    architecture: Architecture, *, steps: int = FROM_SCRATCH_STEPS, threads: int = 2, device: str = "cpu"
+) -> Course:
     """Return how a net learns from scratch."""
     every = max(1, steps // 20)
     warm = min(200, max(1, steps // 10))
     size_px, count = _crops(architecture)
-    schedule = Schedule(steps, warm=warm, decay=0.02, check_every=every, patience=8, threads=threads)
+    schedule = Schedule(
+        steps, warm=warm, decay=0.02, check_every=every, patience=8, threads=threads, device=device
+    )
     return Course(size_px, count, architecture.diameter_range, schedule)
 
 
 def _crops(architecture: Architecture) -> tuple[int, int]:
-    """Return edge in px and number; the finer the first layer of a net, the more each px costs."""
-    return {4: (256, 16), 2: (160, 16)}.get(architecture.fold, (160, 8))
+    """Return edge in px and number, such that a step takes about as long for each net."""
+    if architecture.fold > 1:
+        return (256 if architecture.diameter_px > 20 else 160), 16
+    return 160, 8

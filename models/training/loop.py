@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...acquire.errors import ModelError
-from .crops import Batch, Crops
+from .crops import Batch
 from .net import CellNet
 
 AVERAGE = 0.999
@@ -41,6 +42,8 @@ class Schedule:
         Validations without a better score after which it stops.
     threads
         Of the CPU.
+    device
+        Where the net learns: ``"cpu"`` or ``"cuda"``.
     """
 
     steps: int = 6000
@@ -50,6 +53,23 @@ class Schedule:
     check_every: int = 500
     patience: int = 1000
     threads: int = 2
+    device: str = "cpu"
+
+
+class Batches(Protocol):
+    """Where batches come from; all of it is called in one thread, not the one that learns."""
+
+    def batch(self) -> Batch:
+        """Return the next batch, on the device of the training."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what :meth:`restore` needs to go on with the very next batch."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        ...
 
 
 @dataclass(slots=True)
@@ -78,7 +98,7 @@ def losses(answer: Tensor, batch: Batch) -> Tensor:
 
 def fit(
     net: CellNet,
-    crops: Crops,
+    crops: Batches,
     schedule: Schedule,
     folder: Path,
     *,
@@ -91,7 +111,7 @@ def fit(
     Parameters
     ----------
     net
-        The net, fresh or trained before.
+        The net, fresh or trained before, on the CPU; it is there again at the end.
     crops
         Where batches come from.
     schedule
@@ -99,7 +119,7 @@ def fit(
     folder
         Where ``checkpoint.pt`` is written at each check, and read from to resume.
     score
-        Given the net with averaged weights in evaluation mode, returns what shall become large.
+        Given the net with averaged weights in evaluation mode, on the CPU, returns what shall become large.
     report
         Called after every step with step, loss and, at checks, the score.
     resume
@@ -111,15 +131,14 @@ def fit(
         If there is no usable checkpoint to resume from, or the loss is no longer finite.
     """
     torch.set_num_threads(schedule.threads)
-    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    averaged = CellNet(net.architecture, net.channels)
-    averaged.load_state_dict(net.state_dict())
+    net.to(schedule.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    averaged = deepcopy(net)
     best = {k: v.clone() for k, v in net.state_dict().items()}
     optimiser = torch.optim.AdamW(net.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule))
     history, first = History(), 0
     if resume:
-        saved = _read(folder / "checkpoint.pt")
+        saved = _read(folder / "checkpoint.pt", schedule.device)
         net.load_state_dict(saved["net"])
         averaged.load_state_dict(saved["averaged"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -147,7 +166,7 @@ def fit(
             value = None
             if step % schedule.check_every == 0 or step == schedule.steps:
                 averaged.eval()
-                value = score(averaged) if score else None
+                value = score(_on_cpu(averaged)) if score else None
                 history.loss.append((step, float(np.mean(recent))))
                 recent.clear()
                 if value is not None:
@@ -170,11 +189,15 @@ def fit(
                 )
             report(step, loss, value)
     net.load_state_dict(best)
-    net.eval()
+    net.to("cpu").eval()
     return history
 
 
-def _draw(crops: Crops) -> tuple[Batch, dict[str, Any]]:
+def _on_cpu(net: CellNet) -> CellNet:
+    return net if next(net.parameters()).device.type == "cpu" else deepcopy(net).to("cpu")
+
+
+def _draw(crops: Batches) -> tuple[Batch, dict[str, Any]]:
     """Return a batch, and the state of the crops from which the one after it is drawn."""
     return crops.batch(), crops.state()
 
@@ -187,7 +210,7 @@ def _place(history: History) -> int:
 def _learn(net: CellNet, batch: Batch, optimiser: torch.optim.Optimizer) -> float:
     net.train()
     planes = batch.planes.to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(planes.device.type, dtype=torch.bfloat16):
         answer = net(planes)
     loss = losses(answer.float(), batch)
     optimiser.zero_grad()
@@ -220,9 +243,11 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, device: str) -> dict[str, Any]:
     try:
-        return torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=device)
+        saved["crops"]["noise"] = saved["crops"]["noise"].cpu()  # states of generators stay there
+        return saved
     except FileNotFoundError:
         raise ModelError(f"{path}: no checkpoint to resume from") from None
     except Exception as error:

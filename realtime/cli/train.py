@@ -53,6 +53,13 @@ NEEDED = ("torch", "onnx", "matplotlib")
 @click.option(
     "--threads", type=click.IntRange(1, 256), default=2, show_default=True, help="Of the processor."
 )
+@click.option(
+    "--device",
+    type=click.Choice(("auto", "cpu", "cuda")),
+    default="auto",
+    show_default=True,
+    help="Where the net learns; auto takes an NVIDIA card if torch sees one.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
 def train(
     output: Output,

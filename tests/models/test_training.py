@@ -19,6 +19,7 @@ from cytoloop.models.training.loop import Schedule, fit, losses  # noqa: E402
 from cytoloop.models.training.net import ARCHITECTURES, Architecture, CellNet, parameters  # noqa: E402
 from cytoloop.models.training.partial import mostly_in  # noqa: E402
 from cytoloop.models.training.targets import depths  # noqa: E402
+from cytoloop.models.training.teacher import Taught  # noqa: E402
 
 SMALL = Architecture(2, (6, 8), 2, 16.0, (10.0, 24.0))
 
@@ -179,6 +180,30 @@ def test_what_is_not_known_stays_unknown_in_every_crop():
     assert 0.2 < float(batch.known.mean()) < 0.8
 
 
+def test_cells_of_a_heaped_kind_lie_on_each_other():
+    usual, heaped = crops(count=64, size_px=48), crops(count=64, size_px=48, heaped=("discs",))
+    inside = [float(source.batch().inside.mean()) for source in (usual, heaped)]
+    assert inside[1] > 1.02 * inside[0]
+
+
+def test_a_teacher_is_heard_as_much_as_it_is_asked():
+    teacher = CellNet(SMALL)
+    with torch.no_grad():
+        teacher.head.weight.zero_()
+        teacher.head.bias.view(3, -1)[:] = torch.tensor([[3.0], [-1.0], [0.5]])
+    drawn, taught = crops(2).batch(), Taught(crops(2), teacher, 0.25)
+    mixed = taught.batch()
+    assert torch.equal(mixed.planes, drawn.planes) and torch.equal(mixed.known, drawn.known)
+    assert torch.allclose(mixed.inside, 0.75 * drawn.inside + 0.25 * 0.9526, atol=2e-3)
+    assert torch.allclose(mixed.core, 0.75 * drawn.core + 0.25 * 0.2689, atol=2e-3)
+    assert torch.allclose(mixed.breadth[drawn.inside == 0], torch.tensor(0.5), atol=2e-3)
+    assert torch.equal(mixed.breadth[drawn.inside > 0], drawn.breadth[drawn.inside > 0])
+    state = taught.state()
+    after = taught.batch()
+    taught.restore(state)
+    assert same(after, taught.batch())
+
+
 # --- learning -----------------------------------------------------------------------------------------------
 
 
@@ -216,6 +241,26 @@ def test_a_net_learns(tmp_path: Path):
     assert history.loss[-1][1] < 0.8 * history.loss[0][1]
     assert history.best == max(history.score, key=lambda pair: pair[1])
     assert not net.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA card")
+def test_a_net_learns_on_a_card_and_goes_on_from_there(tmp_path: Path):
+    torch.manual_seed(0)
+    net, scored = CellNet(SMALL), []
+    schedule = Schedule(steps=30, rate=1e-2, warm=3, check_every=10, threads=1, device="cuda")
+
+    def score(averaged: CellNet) -> float:
+        scored.append(next(averaged.parameters()).device.type)
+        return float(len(scored))
+
+    on_card = {"size_px": 48, "count": 6, "device": "cuda"}
+    history = fit(net, crops(**on_card), schedule, tmp_path, score=score)
+    assert history.loss[-1][1] < 0.8 * history.loss[0][1]
+    assert scored == ["cpu"] * 3 and next(net.parameters()).device.type == "cpu"
+    more = replace(schedule, steps=40)
+    history = fit(CellNet(SMALL), crops(**on_card), more, tmp_path, score=score, resume=True)
+    assert [step for step, _ in history.loss] == [10, 20, 30, 40]
 
 
 def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path: Path):

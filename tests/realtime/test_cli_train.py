@@ -30,7 +30,7 @@ from cytoloop.models.training.validate import package_net, template  # noqa: E40
 from cytoloop.realtime import train as training  # noqa: E402
 from cytoloop.realtime.training_card import rows_of  # noqa: E402
 
-SMALL = Architecture(2, (12, 24), 2, 16.0, (10.0, 30.0))
+SMALL = Architecture(2, (8, 12, 16), 2, 16.0, (10.0, 30.0))
 
 
 def leave(*args: object) -> int:
@@ -73,13 +73,15 @@ def folder(tmp_path: Path) -> Path:
 def small_courses() -> Iterator[None]:
     """Small crops: the courses that ship take minutes."""
 
-    def course(architecture: Architecture, *, steps: int = 60, threads: int = 1) -> Course:
+    def course(
+        architecture: Architecture, *, steps: int = 60, threads: int = 1, device: str = "cpu"
+    ) -> Course:
         every = max(1, steps // 4)
         return Course(
             64,
             6,
             architecture.diameter_range,
-            Schedule(steps, rate=1e-2, warm=5, check_every=every, threads=threads),
+            Schedule(steps, rate=1e-2, warm=5, check_every=every, threads=threads, device=device),
         )
 
     with pytest.MonkeyPatch.context() as patch:
@@ -246,9 +248,9 @@ def test_a_net_that_becomes_no_better_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    def hardly(architecture: Architecture, *, steps: int = 1, threads: int = 1) -> Course:
+    def hardly(architecture: Architecture, **given: object) -> Course:
         return Course(
-            64, 2, architecture.diameter_range, Schedule(1, rate=1e-9, warm=1, check_every=1, threads=threads)
+            64, 2, architecture.diameter_range, Schedule(1, rate=1e-9, warm=1, check_every=1, threads=1)
         )
 
     monkeypatch.setattr(training, "fine_course", hardly)
@@ -258,6 +260,15 @@ def test_a_net_that_becomes_no_better_is_told(
     assert not values["improved"] and values["best_step"] == 0
     assert values["before"] == values["after"]
     assert "no better than" in printed.err.replace("\n", " ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA card")
+def test_a_card_that_is_not_there_is_told(folder: Path, start: Path, tmp_path: Path):
+    order = training.Order(folder=folder, out=tmp_path / "made", start=str(start), device="cuda")
+    with pytest.raises(
+        ModelError, match="device 'cuda': this torch sees no NVIDIA card; 'cpu' and 'auto' work"
+    ):
+        training.train(order)
 
 
 def test_a_net_from_scratch_has_no_before(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
