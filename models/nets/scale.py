@@ -27,9 +27,9 @@ HIGHEST_OCTAVES = 0.58
 smaller than they are, or in pieces."""
 STILL_SEEN = 0.65
 """A coarser scale is not taken if it leaves less than this share of what was seen: thin cells would be lost."""
-SHOWN = 1.1
-"""Over the net's reference: how broad cells are shown to it. Larger ones it splits more often, smaller ones get
-coarser outlines; so all cells are shown alike."""
+SHOWN = 1.35
+"""Over the net's reference: how broad cells are shown to it. Smaller ones get coarser outlines and thin parts are
+lost, larger ones are split more often; so all cells are shown alike."""
 SHARE = 0.02
 """An answer counts only if the net sees cells in this share of the area, and as surely, as at the best scale."""
 FEWEST_PX = 40
