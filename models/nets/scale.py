@@ -27,9 +27,6 @@ HIGHEST_OCTAVES = 0.58
 smaller than they are, or in pieces."""
 STILL_SEEN = 0.65
 """A coarser scale is not taken if it leaves less than this share of what was seen: thin cells would be lost."""
-SHOWN = 1.35
-"""Over the net's reference: how broad cells are shown to it. Smaller ones get coarser outlines and thin parts are
-lost, larger ones are split more often; so all cells are shown alike."""
 SHARE = 0.02
 """An answer counts only if the net sees cells in this share of the area, and as surely, as at the best scale."""
 FEWEST_PX = 40
@@ -85,17 +82,17 @@ def estimate(ask: Callable[[float], Map], shape: tuple[int, int], diameter_px: f
     return diameter_px * 2**answer.octaves / scale
 
 
-def scale_for(breadth_px: float, diameter_px: float) -> float:
+def scale_for(breadth_px: float, shown_px: float) -> float:
     """Return the factor by which frames are scaled for a net: a power of 2^(1/2), at most 2.
 
     Parameters
     ----------
     breadth_px
         Of the cells, in px of the frame.
-    diameter_px
-        The net's reference breadth.
+    shown_px
+        Breadth at which the net shall see them.
     """
-    steps = round(STEPS_PER_OCTAVE * math.log2(SHOWN * diameter_px / breadth_px))
+    steps = round(STEPS_PER_OCTAVE * math.log2(shown_px / breadth_px))
     return min(2.0 ** (steps / STEPS_PER_OCTAVE), FINEST)
 
 

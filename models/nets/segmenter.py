@@ -152,7 +152,9 @@ class NetSegmenter:
 
     def _scale(self) -> float:
         breadth, reference = self.breadth_px, self._package.diameter_px
-        return 1.0 if breadth is None or reference is None else scale.scale_for(breadth, reference)
+        if breadth is None or reference is None:
+            return 1.0
+        return scale.scale_for(breadth, self._package.shown_px or reference)
 
     def _look_for_scale(self, planes: list[Pixels], bounds: list[Bounds], shape: tuple[int, int]) -> None:
         """Ask the net for the breadth on the first frames with cells; on empty ones ever more rarely."""

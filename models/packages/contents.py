@@ -59,6 +59,8 @@ class ModelPackage:
         Breadth in input px of the cells that the net was made for; None: frames are taken as they are.
     diameter_range
         (smallest, largest) breadth in input px that it handles.
+    shown_px
+        Breadth in input px at which cells are shown to it; None: its ``diameter_px``.
     grid
         Input px per output px.
     novelty
@@ -89,6 +91,7 @@ class ModelPackage:
     normalise: Normalisation = field(default_factory=Normalisation)
     diameter_px: float | None = None
     diameter_range: tuple[float, float] | None = None
+    shown_px: float | None = None
     grid: int = 1
     novelty: Mapping[str, float] | None = None
     decoder: str = ""

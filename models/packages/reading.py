@@ -73,6 +73,7 @@ class OurPart(msgspec.Struct, forbid_unknown_fields=True):
     normalise: NormalisationDescription | None = None
     diameter_px: float | None = None
     diameter_range: tuple[float, float] | None = None
+    shown_px: float | None = None
     novelty: dict[str, float] | None = None
     decoder: str = ""
     decoder_options: dict[str, Any] = {}
@@ -130,6 +131,7 @@ class _Reader:
             normalise=_normalisation(ours.normalise) if ours and ours.normalise else AS_IT_IS,
             diameter_px=ours.diameter_px if ours else None,
             diameter_range=ours.diameter_range if ours else None,
+            shown_px=ours.shown_px if ours else None,
             grid=found.grid,
             novelty=ours.novelty if ours else None,
             decoder=decoder,
@@ -155,7 +157,7 @@ class _Reader:
             ours = msgspec.convert(raw, OurPart)
         except msgspec.ValidationError as error:
             raise ValueError(f"config.cytoloop: {error}") from error
-        numbers = [ours.diameter_px or 1.0, *(ours.diameter_range or (1.0, 1.0))]
+        numbers = [ours.diameter_px or 1.0, ours.shown_px or 1.0, *(ours.diameter_range or (1.0, 1.0))]
         if not all(math.isfinite(number) and number > 0 for number in numbers):
             raise ValueError("config.cytoloop: diameters must be above 0 px")
         if not all(math.isfinite(number) for number in (ours.novelty or {}).values()):

@@ -35,7 +35,7 @@ TERMS = "BSD-3-Clause"
 DECODER = {
     "q16": {"foreground": 0.45, "persistence": 2.2},
     "q32": {"foreground": 0.45, "persistence": 2.5},
-    "f16": {"foreground": 0.45, "persistence": 2.6, "doubtful": 0.45},
+    "f16": {"foreground": 0.45, "persistence": 2.4, "doubtful": 0.45},
 }
 """Options of the decoder, by net: between what is best for nuclei, for phase contrast and for rods held out."""
 USUAL = {"foreground": 0.45}

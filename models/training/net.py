@@ -36,6 +36,9 @@ class Architecture:
         Breadth of cells in input px that the net is made for; frames are scaled towards it.
     diameter_range
         Breadths in input px that it is trained on.
+    shown_px
+        Breadth at which the segmenter shows it cells; None is ``diameter_px``. Below it outlines are coarser and thin
+        parts are lost, above it more single cells are split, and every frame takes longer.
     """
 
     fold: int
@@ -43,6 +46,7 @@ class Architecture:
     grid: int
     diameter_px: float
     diameter_range: tuple[float, float]
+    shown_px: float | None = None
 
     @property
     def step(self) -> int:
@@ -51,10 +55,10 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "q16": Architecture(4, (16, 32, 64, 128), 2, 24.0, (12.0, 56.0)),
-    "q32": Architecture(4, (32, 64, 128, 128), 2, 24.0, (12.0, 56.0)),
-    "h16": Architecture(2, (16, 32, 64, 128), 2, 14.0, (6.0, 40.0)),
-    "f16": Architecture(1, (16, 32, 64, 128, 128), 1, 20.0, (6.0, 56.0)),
+    "q16": Architecture(4, (16, 32, 64, 128), 2, 24.0, (12.0, 56.0), 32.0),
+    "q32": Architecture(4, (32, 64, 128, 128), 2, 24.0, (12.0, 56.0), 32.0),
+    "h16": Architecture(2, (16, 32, 64, 128), 2, 14.0, (6.0, 40.0), 15.5),
+    "f16": Architecture(1, (16, 32, 64, 128, 128), 1, 20.0, (6.0, 56.0), 22.0),
 }
 
 

@@ -101,7 +101,9 @@ def _architecture(graph: onnx.GraphProto, package: ModelPackage) -> Architecture
     steps = [weight.shape[:2] for weight in weights if weight.shape[-1] == 2]
     widths = (len(weights[0]), *(after for after, _ in steps))
     fold, unfold = _block(graph, "SpaceToDepth"), _block(graph, "DepthToSpace")
-    return Architecture(fold, widths, fold // unfold, package.diameter_px, package.diameter_range)
+    return Architecture(
+        fold, widths, fold // unfold, package.diameter_px, package.diameter_range, package.shown_px
+    )
 
 
 def _block(graph: onnx.GraphProto, operator: str) -> int:

@@ -60,6 +60,7 @@ def template(architecture: Architecture) -> ModelPackage:
         step=architecture.step,
         diameter_px=architecture.diameter_px,
         diameter_range=architecture.diameter_range,
+        shown_px=architecture.shown_px,
         grid=architecture.grid,
         decoder="core",
     )

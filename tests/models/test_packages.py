@@ -61,6 +61,7 @@ def ours(net) -> ModelPackage:
         grid=2,
         diameter_px=24.0,
         diameter_range=(12.0, 56.0),
+        shown_px=30.0,
         novelty={"doubt_p95": 0.5},
         decoder="core",
         decoder_options={"persistence": 0.25},

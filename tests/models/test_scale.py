@@ -32,16 +32,16 @@ def test_cells_of_any_breadth_are_measured_where_the_net_is_right(breadth_px: fl
 
 @pytest.mark.parametrize("breadth_px", [10.0, 14.0, 24.0, 35.0, 60.0, 200.0])
 def test_cells_are_shown_at_about_the_same_breadth(breadth_px: float):
-    shown = breadth_px * scale_for(breadth_px, REFERENCE)
-    assert (1.1 if breadth_px > 12 else 0.8) * REFERENCE < shown < 1.65 * REFERENCE
+    shown = breadth_px * scale_for(breadth_px, 30.0)
+    assert (25.0 if breadth_px > 12 else 20.0) <= shown < 36.0
 
 
 def test_no_frame_is_enlarged_more_than_twice():
-    assert scale_for(3.0, REFERENCE) == FINEST
+    assert scale_for(3.0, 30.0) == FINEST
 
 
 def test_small_changes_of_the_breadth_leave_the_scale_as_it_is():
-    assert {scale_for(breadth_px, REFERENCE) for breadth_px in (20.0, 22.0, 24.0, 27.0)} == {2**0.5}
+    assert {scale_for(breadth_px, 32.0) for breadth_px in (20.0, 22.0, 24.0, 26.0)} == {2**0.5}
 
 
 def test_a_few_specks_at_the_finest_scale_do_not_hide_the_cells():

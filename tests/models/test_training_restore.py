@@ -27,6 +27,7 @@ def package_of(
         channels=channels,
         diameter_px=architecture.diameter_px,
         diameter_range=architecture.diameter_range,
+        shown_px=architecture.shown_px,
     )
 
 
