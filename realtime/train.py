@@ -17,6 +17,7 @@ import torch
 from ..acquire.errors import ModelError
 from ..models.packages.contents import ModelPackage
 from ..models.packages.package import load_package
+from ..models.training.between import between
 from ..models.training.courses import PERSISTENCES, Course, fine_course, full_course
 from ..models.training.crops import Crops
 from ..models.training.folder import Annotated, read_annotated
@@ -35,6 +36,8 @@ FEW = 8
 """Below so many images each is held out once in turn, and the net that is written learns from all."""
 PARTS = 3
 FEWEST_FINE, FEWEST_FROM_SCRATCH = 3, FEW
+FEWEST_TO_CHOOSE = 50
+"""Cells held out below which the decoder's options stay as they were: a choice by fewer is a choice by chance."""
 KIND = "own"
 
 
@@ -58,6 +61,8 @@ class Order:
         The same seed gives the same package on the same computer.
     share
         Of the images to hold out.
+    keep
+        Share of the weights of the net to start from that the net is in the end, 0 to 1.
     channel, foreground, partial
         How images and masks are read.
     tests
@@ -77,6 +82,7 @@ class Order:
     steps: int | None = None
     seed: int = 0
     share: float = 0.25
+    keep: float = 0.5
     channel: int | None = None
     foreground: bool = False
     partial: bool = False
@@ -195,6 +201,7 @@ class _Training:
             "seed": order.seed,
             "device": self._course.schedule.device,
             "share": order.share,
+            "keep": order.keep,
             "partial": order.partial,
             "images": fingerprint(self._images),
         }
@@ -221,11 +228,14 @@ class _Training:
         else:
             judge = self._judge(held_out)
             rest = [image for position, image in enumerate(learn) if position not in held_out]
-            net, history = self._teach(rest, "all", "learning", lambda net: mean_ap(judge(net)))
-            if before and history.best[1] <= mean_ap(before):
-                net, history.best = self._first, (0, mean_ap(before))
+            cells = sum(int(self._images[position].mask.max()) for position in held_out)
+            score = (lambda net: mean_ap(judge(net))) if cells >= FEWEST_TO_CHOOSE else None
+            net, history = self._teach(rest, "all", "learning", score)
             tried = _try_decoders(judge, net)
-        persistence, after = max(tried.items(), key=lambda pair: mean_ap(pair[1]))
+        persistence = _choose(tried)
+        after = tried[persistence]
+        if before and not in_turn and mean_ap(after) <= mean_ap(before):
+            net, persistence, after, history.best = self._first, None, before, (0, mean_ap(before))
         options = {**self._package.decoder_options, **_option(persistence)}
         return Trained(
             net,
@@ -280,16 +290,20 @@ class _Training:
             seed=self._order.seed,
             device=course.schedule.device,
         )
+
+        def mixed(learned: CellNet) -> CellNet:
+            return between(self._first, learned, self._order.keep) if self._order.start else learned
+
         history = fit(
             net,
             crops,
             course.schedule,
             folder,
-            score=score,
+            score=score and (lambda averaged: score(mixed(averaged))),
             report=_reporter(self._progress, label, course.schedule.steps),
             resume=self._order.resume and (folder / "checkpoint.pt").is_file(),
         )
-        return net, history
+        return mixed(net), history
 
     def _copy(self) -> CellNet:
         if self._order.start is not None:
@@ -317,6 +331,13 @@ def _to_start_from(name: str) -> ModelPackage:
 def _try_decoders(judge: Judge, net: CellNet) -> dict[float | None, list[Judged]]:
     """Return what comes of a net by how deep a valley must be to part two cells."""
     return {value: judge(net, _option(value)) for value in PERSISTENCES}
+
+
+def _choose(tried: dict[float | None, list[Judged]]) -> float | None:
+    """Return the depth with the best score; None, as before, where a few cells would decide."""
+    if sum(one.scores.cells_true for one in tried[None]) < FEWEST_TO_CHOOSE:
+        return None
+    return max(tried, key=lambda value: mean_ap(tried[value]))
 
 
 def _option(persistence: float | None) -> dict[str, float]:

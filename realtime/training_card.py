@@ -42,6 +42,7 @@ def figures_of_training(order: Order, trained: Trained) -> dict[str, Any]:
             "net": None if order.start else order.net,
             "seed": order.seed,
             "hold_out": order.share,
+            "keep": order.keep if order.start else None,
             "partial": order.partial,
             "threads": order.threads,
             "crops_px": trained.course.size_px,

@@ -40,6 +40,13 @@ NEEDED = ("torch", "onnx", "matplotlib")
     help="Share of the images to judge by.",
 )
 @click.option(
+    "--keep",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="How much of the net it starts from stays in its weights; more is safer on other images.",
+)
+@click.option(
     "--test",
     "tests",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

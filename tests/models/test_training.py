@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="the extra train is not installed")
 
 from cytoloop.acquire.errors import ModelError  # noqa: E402
 from cytoloop.models.training import memory  # noqa: E402
+from cytoloop.models.training.between import between  # noqa: E402
 from cytoloop.models.training.crops import Batch, Crops  # noqa: E402
 from cytoloop.models.training.images import FINE, near_cells, training_image  # noqa: E402
 from cytoloop.models.training.loop import Schedule, fit, losses  # noqa: E402
@@ -304,6 +305,16 @@ def test_a_training_that_stopped_half_way_goes_on_to_the_very_same_net(tmp_path:
         trained("parts", 0, stop=2)
     again = trained("parts", 5, resume=True)  # neither the seed of its weights nor that of its crops matters
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_a_net_half_way_between_two_has_the_mean_of_their_weights():
+    first, then = CellNet(SMALL), CellNet(SMALL)
+    half = between(first, then, 0.5)
+    for mixed, a, b in zip(half.parameters(), first.parameters(), then.parameters(), strict=True):
+        assert torch.allclose(mixed, (a + b) / 2, atol=1e-6)
+    for kept, same_as in ((0.0, then), (1.0, first)):
+        mixed = between(first, then, kept)
+        assert all(torch.equal(a, b) for a, b in zip(mixed.parameters(), same_as.parameters(), strict=True))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_a_reason(tmp_path: Path):

@@ -87,6 +87,7 @@ def small_courses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fine_course", course)
         patch.setattr(training, "full_course", course)
+        patch.setattr(training, "FEWEST_TO_CHOOSE", 10)
         yield
 
 
@@ -110,7 +111,7 @@ def made(start: Path, small_courses: None, tmp_path_factory: pytest.TempPathFact
     images, others = fill(folder / "data", range(8)), fill(folder / "others", range(20, 22))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        options = ("--from", start, "--test", others, "--terms", "CC-BY-4.0", "--json")
+        options = ("--from", start, "--keep", "0", "--test", others, "--terms", "CC-BY-4.0", "--json")
         assert leave(images, "--out", folder / "mine", *options) == 0
     return json.loads(printed.getvalue())
 
@@ -145,7 +146,10 @@ def test_few_images_are_each_held_out_once_and_all_are_learned_from(
     tmp_path: Path, start: Path, capsys: pytest.CaptureFixture[str]
 ):
     folder = fill(tmp_path / "few", range(4))
-    assert leave(folder, "--out", tmp_path / "made", "--from", start, "--steps", "70", "--json") == 0
+    assert (
+        leave(folder, "--out", tmp_path / "made", "--from", start, "--keep", "0", "--steps", "70", "--json")
+        == 0
+    )
     values = json.loads(capsys.readouterr().out)
     assert values["held_out_in_turn"] and values["learned_from"] == 4
     assert values["held_out"] == ["field00", "field01", "field02", "field03"]
@@ -241,6 +245,18 @@ def test_what_was_learned_is_not_lost_by_beginning_again(folder: Path, start: Pa
         training.train(order)
 
 
+def test_a_few_cells_choose_neither_step_nor_decoder(
+    folder: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "FEWEST_TO_CHOOSE", 1000)
+    trained = training.train(
+        training.Order(folder=folder, out=tmp_path / "made", start=str(start), keep=0, threads=1)
+    )
+    trained.work.remove()
+    assert trained.improved and trained.history.best[0] == 60 and trained.history.score == []
+    assert trained.package.decoder_options == load_package(str(start)).decoder_options
+
+
 def test_a_net_that_becomes_no_better_is_told(
     folder: Path,
     start: Path,
@@ -289,7 +305,7 @@ def test_cells_that_nobody_drew_do_not_count_in_partial_masks(tmp_path: Path, ma
 
     folder = fill(tmp_path / "data", range(40, 48), left_half)
     order = training.Order(
-        folder=folder, out=tmp_path / "new", start=made["out"], partial=True, steps=20, threads=1
+        keep=0, folder=folder, out=tmp_path / "new", start=made["out"], partial=True, steps=20, threads=1
     )
     trained = training.train(order)
     counts = [(one.scores.cells_true, one.scores.cells_found, one.scores.matched[0]) for one in trained.after]
