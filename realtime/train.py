@@ -228,9 +228,12 @@ class _Training:
         else:
             judge = self._judge(held_out)
             rest = [image for position, image in enumerate(learn) if position not in held_out]
+
+            def score(averaged: CellNet) -> float:
+                return mean_ap(judge(averaged))
+
             cells = sum(int(self._images[position].mask.max()) for position in held_out)
-            score = (lambda net: mean_ap(judge(net))) if cells >= FEWEST_TO_CHOOSE else None
-            net, history = self._teach(rest, "all", "learning", score)
+            net, history = self._teach(rest, "all", "learning", score if cells >= FEWEST_TO_CHOOSE else None)
             tried = _try_decoders(judge, net)
         persistence = _choose(tried)
         after = tried[persistence]
