@@ -30,7 +30,7 @@ import numpy as np
 
 from ...acquire.errors import CytoloopError, FrameError, ModelError
 from ...acquire.frame import Frame
-from ...acquire.plugins import known_names
+from ...acquire.plugins import find_class, known_names
 from ...models.classical import ClassicalSegmenter
 from ...models.labels import Labels
 from ...models.measure import measure
@@ -99,6 +99,7 @@ def run(
     progress: Progress,
     *,
     only: tuple[str, ...] = (),
+    runtime: tuple[str, ...] = (),
     size: tuple[int, ...] = (512, 1024, 2048),
     threads: tuple[int, ...] = (1, 2),
     frames: int = 50,
@@ -107,9 +108,12 @@ def run(
 ) -> dict[str, Any]:
     """Measure every net in every runtime that is installed, the classical segmenter, and peers.
 
-    ``only`` names models, or paths of packages; ``quick`` takes few frames, the most threads and no peers.
-    Peers run at the smallest size only. Times are those of this machine as it is: close other programs.
+    ``only`` names models, or paths of packages, ``runtime`` what computes nets (peers and the classical segmenter
+    are then left out); ``quick`` takes few frames, the most threads and no peers. Peers run at the smallest size
+    only. Times are those of this machine as it is: close other programs.
     """
+    for name in runtime:
+        find_class("runtimes", name)
     if frames < 1 or min(size) < SMALLEST_PX:
         raise FrameError(
             f"1 frame or more is needed, of {SMALLEST_PX} px or more; got {frames} of {min(size)} px"
@@ -118,7 +122,10 @@ def run(
     if quick:
         usable, frames, peers = usable[-1:], min(frames, _QUICK_FRAMES), False
     skipped: list[dict[str, str]] = []
-    contenders = list(_contenders(only, peers, skipped))
+    contenders = list(_contenders(only, peers and not runtime, skipped))
+    if runtime:
+        contenders = [one for one in contenders if one.runtime in runtime]
+        skipped = [one for one in skipped if one["runtime"] in runtime]
     progress("measuring the processor's peak")
     peak = {count: peak_gflops(count) for count in usable}
     card = _card(progress, skipped)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cytoloop.acquire.errors import MissingExtraError, ModelError
+from cytoloop.acquire.errors import CytoloopError, MissingExtraError, ModelError
 from cytoloop.acquire.frame import Frame
 from cytoloop.models.packages.contents import ModelPackage
 from cytoloop.models.packages.saving import save_package, weights_file
@@ -176,6 +176,13 @@ def test_a_row_on_a_card_has_the_share_of_its_roofline(
     # 409 912 bytes at 500 GB/s take longer than 3.84 million operations at 10 TFLOP/s.
     expected = 0.000819824 / row["net_ms"]["p50"] if name else math.nan
     assert row["share_of_peak"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_one_runtime_alone_can_be_measured():
+    found = segment.run(silent, only=("h16",), runtime=("onnxruntime",), size=(256,), quick=True)
+    assert {row["runtime"] for row in found["rows"]} == {"onnxruntime"} and found["skipped"] == []
+    with pytest.raises(CytoloopError, match="no 'onnxrun'; .*Did you mean 'onnxruntime'"):
+        segment.run(silent, runtime=("onnxrun",), size=(256,), quick=True)
 
 
 def test_a_model_that_does_not_exist_is_refused_with_the_nearest_name(capsys: pytest.CaptureFixture[str]):
