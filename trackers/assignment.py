@@ -1,37 +1,122 @@
 """Exact sparse linear assignment in which a row may end and a column may begin, and how sure each link is.
 
-The problem: given edges (row, column, cost), a cost for every row left unmatched (death) and for every column
-left unmatched (birth), choose the set of edges, at most one per row and per column, of least total cost.
+The problem: given edges (row, column, gain), choose the set of edges, at most one per row and per column, of
+greatest total gain; what is left unmatched gains nothing. With ``gain = death + birth - cost`` that is the
+assignment of least cost in which every row may end and every column begin (Jaqaman et al. 2008,
+doi 10.1038/nmeth.1237).
+
+The method: shortest augmenting paths over the sparse rows (Jonker and Volgenant 1987, doi 10.1007/BF02278710),
+with prices of rows and columns as dual variables; a path may also end at a row that is given up, as ending costs
+no more than the row's price. Rows whose best column is free, nearly all in tracking, take no search. Memory grows
+with the edges; time with the edges that the searches see.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edges:
+    """Possible links between n rows and m columns, sorted by row, then by column; none twice.
+
+    Attributes
+    ----------
+    start
+        (n + 1,) int64, where each row's edges begin, and the number of edges.
+    row, column
+        (e,) int64.
+    columns
+        m.
+    """
+
+    start: Ints
+    row: Ints
+    column: Ints
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
+        return len(self.start) - 1, self.columns
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @staticmethod
+    def of(rows: NDArray[np.integer], columns: NDArray[np.integer], shape: tuple[int, int]) -> Edges:
+        """Return sorted edges as such."""
+        start = np.zeros(shape[0] + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=shape[0]), out=start[1:])
+        row, column = (np.ascontiguousarray(each, np.int64) for each in (rows, columns))
+        return Edges(start, row, column, shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matching:
+    """The best assignment and what proves it.
+
+    Attributes
+    ----------
+    column_of
+        (n,) int64, the column of each row, -1 for a row left unmatched.
+    edge_of
+        (n,) int64, the edge by which it is matched, -1 for none.
+    row_price, column_price
+        (n,), (m,) float64, at least 0 and 0 for the unmatched. Row and column price of every edge add up to its
+        gain or more, and to just its gain for the edges chosen: so no other assignment gains more.
+    """
+
+    column_of: Ints
+    edge_of: Ints
+    row_price: Floats
+    column_price: Floats
+
+
+def match(edges: Edges, gains: Floats) -> Matching:
+    """Return the assignment of greatest gain; of several, always the same.
+
+    Parameters
+    ----------
+    edges
+        e of them.
+    gains
+        (e,) float64, finite, or -inf for no edge; edges that gain nothing are never chosen.
+
+    Raises
+    ------
+    ValueError
+        If a gain is NaN or +inf.
+    """
+    if not (gains < np.inf).all():
+        raise ValueError("gains must be numbers, or -inf for no edge")
+    return Matching(
+        *_match(edges.start, edges.row, edges.column, np.ascontiguousarray(gains, np.float64), edges.columns)
+    )
 
 
 def assign(
     rows: NDArray[np.integer],
     columns: NDArray[np.integer],
-    costs: NDArray[np.float64],
+    costs: Floats,
     shape: tuple[int, int],
     *,
     death: ArrayLike,
     birth: ArrayLike,
-) -> NDArray[np.int64]:
+) -> Ints:
     """Return the column of each row in an assignment of least total cost, -1 for rows left unmatched.
-
-    Exact: a sparse solver [2]_ on the matrix of Jaqaman et al. [1]_, in which every row has a column of its
-    own that stands for its end, and every column a row that stands for its beginning. With ``gain = death +
-    birth - cost`` an edge without gain is never needed for the best total, so those are left out first. Ties
-    are broken deterministically; memory grows with the number of edges.
 
     Parameters
     ----------
     rows, columns
-        (e,) ends of the edges; of parallel edges the cheapest counts.
+        (e,) ends of the edges, in any order; of parallel edges the cheapest counts.
     costs
         (e,) cost of each edge; an infinite one is no edge.
     shape
@@ -43,62 +128,30 @@ def assign(
     ------
     ValueError
         If a cost is not a number, a death or birth cost is not finite, or an edge lies outside the shape.
-
-    References
-    ----------
-    .. [1] Jaqaman et al. 2008, doi 10.1038/nmeth.1237.
-    .. [2] LAPJVsp, in :func:`scipy.sparse.csgraph.min_weight_full_bipartite_matching`.
     """
-    weight = edge_gains(rows, columns, costs, shape, death=death, birth=birth)
-    column_of = np.full(shape[0], -1, np.int64)
-    useful = np.flatnonzero(weight > 0)
-    if len(useful) == 0:
-        return column_of
-    # The edges sorted by row, then column, then falling gain; the first of parallel ones stays.
-    order = useful[np.lexsort((-weight[useful], columns[useful], rows[useful]))]
-    r, c, w = rows[order], columns[order], weight[order]
-    first = np.ones(len(r), bool)
-    first[1:] = (r[1:] != r[:-1]) | (c[1:] != c[:-1])
-    r, c, w = r[first], c[first], w[first]
-    # Jaqaman's square matrix of the rows and columns that have edges. The solver takes explicit zeros for
-    # missing edges, so all costs are shifted above zero; a full matching has a fixed number of them.
-    present_row, r = np.unique(r, return_inverse=True)
-    present_column, c = np.unique(c, return_inverse=True)
-    n, m = len(present_row), len(present_column)
-    ends, begins = np.arange(n), np.arange(m)
-    # To end and begin costs ``most``, half each: a form from which the solver starts near the solution.
-    most = w.max()
-    values = 1.0 + np.concatenate([most - w, np.full(n + m, most / 2), np.zeros(len(w))])
-    from_ = np.concatenate([r, ends, n + begins, n + c])
-    to = np.concatenate([c, m + ends, begins, m + r])
-    matrix = csr_array((values, (from_, to)), shape=(n + m, n + m))
-    matched_row, matched_column = min_weight_full_bipartite_matching(matrix)
-    linked = (matched_row < n) & (matched_column < m)
-    column_of[present_row[matched_row[linked]]] = present_column[matched_column[linked]]
-    return column_of
-
-
-def edge_gains(
-    rows: NDArray[np.integer],
-    columns: NDArray[np.integer],
-    costs: NDArray[np.float64],
-    shape: tuple[int, int],
-    *,
-    death: ArrayLike,
-    birth: ArrayLike,
-) -> NDArray[np.float64]:
-    """Return what each edge saves compared with ending its row and beginning its column; checks the input."""
     ends = np.broadcast_to(np.asarray(death, np.float64), (shape[0],))
     begins = np.broadcast_to(np.asarray(birth, np.float64), (shape[1],))
     if not (np.isfinite(ends).all() and np.isfinite(begins).all()):
         raise ValueError("death and birth costs must be finite")
     if np.isnan(costs).any() or np.isneginf(costs).any():
         raise ValueError("costs must be numbers, or +inf for no edge")
-    if len(rows) == 0:
-        return np.empty(0)
-    if min(rows.min(), columns.min()) < 0 or rows.max() >= shape[0] or columns.max() >= shape[1]:
+    if len(rows) and (
+        min(rows.min(), columns.min()) < 0 or rows.max() >= shape[0] or columns.max() >= shape[1]
+    ):
         raise ValueError(f"an edge lies outside the shape {shape}")
-    return ends[rows] + begins[columns] - costs
+    gains = ends[rows] + begins[columns] - costs
+    order = np.lexsort((-gains, columns, rows))
+    rows, columns, gains = rows[order], columns[order], gains[order]
+    first = np.ones(len(rows), bool)
+    first[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
+    return match(Edges.of(rows[first], columns[first], shape), gains[first]).column_of
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them if they were compiled before."""
+    edges = Edges.of(np.array([0]), np.array([0]), (1, 1))
+    match(edges, np.ones(1))
+    link_probabilities(edges.row, edges.column, np.ones(1), edges.shape)
 
 
 def link_probabilities(
@@ -125,13 +178,161 @@ def link_probabilities(
         How often the messages are passed.
     """
     weight = np.exp(np.clip(gains, -25.0, 25.0))  # beyond that, sums less one term would cancel
-    from_column = np.ones(len(weight))
-    message = weight
+    row, column = (np.ascontiguousarray(each, np.int64) for each in (rows, columns))
+    return _propagate(row, column, weight, shape, rounds)
+
+
+@njit(cache=True, nogil=True)
+def _match(
+    start: Ints, row: Ints, column: Ints, gain: Floats, columns: int
+) -> tuple[Ints, Ints, Floats, Floats]:
+    rows = start.size - 1
+    column_of, edge_of = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
+    row_of = np.full(columns, -1, np.int64)
+    row_price, price = np.zeros(rows), np.zeros(columns)
+    # Of a search: the shortest way to each column and the edge by which it comes; what was reached, in order.
+    way = np.full(columns, np.inf)
+    by = np.full(columns, -1, np.int64)
+    settled = np.zeros(columns, np.bool_)
+    seen = np.empty(columns, np.int64)
+    heap_way, heap_column = np.empty(64), np.empty(64, np.int64)
+    passed, passed_way = np.empty(rows, np.int64), np.empty(rows)
+    for first in range(rows):
+        best, best_edge, best_free = 0.0, -1, False
+        for e in range(start[first], start[first + 1]):
+            j = column[e]
+            value = gain[e] - price[j]
+            if value > best or (value == best and best_edge >= 0 and not best_free and row_of[j] < 0):
+                best, best_edge, best_free = value, e, row_of[j] < 0
+        row_price[first] = best
+        if best_edge < 0:
+            continue
+        if best_free:
+            j = column[best_edge]
+            column_of[first], edge_of[first], row_of[j] = j, best_edge, first
+            continue
+        # Dijkstra over rows and the columns that they hold; reduced costs are never negative.
+        found, heap, n_passed = 0, 0, 1
+        passed[0], passed_way[0] = first, 0.0
+        i, here = first, 0.0
+        end_row, end_cost = first, row_price[first]
+        target = -1
+        while True:
+            for e in range(start[i], start[i + 1]):
+                j = column[e]
+                if settled[j] or gain[e] == -np.inf:
+                    continue
+                there = here + max(row_price[i] + price[j] - gain[e], 0.0)
+                if there < way[j] and there < end_cost:
+                    if by[j] < 0:
+                        seen[found] = j
+                        found += 1
+                    way[j], by[j] = there, e
+                    if heap == heap_way.size:
+                        heap_way = np.concatenate((heap_way, np.empty_like(heap_way)))
+                        heap_column = np.concatenate((heap_column, np.empty_like(heap_column)))
+                    _push(heap_way, heap_column, heap, there, j)
+                    heap += 1
+            j = -1
+            while heap:
+                there, j = heap_way[0], heap_column[0]
+                heap -= 1
+                _pop(heap_way, heap_column, heap)
+                if not settled[j] and there == way[j]:
+                    break
+                j = -1
+            if j < 0 or way[j] >= end_cost:
+                break  # giving up `end_row` is the shortest way
+            settled[j] = True
+            if row_of[j] < 0:
+                target = j
+                break
+            i, here = row_of[j], way[j]
+            passed[n_passed], passed_way[n_passed] = i, here
+            n_passed += 1
+            if here + row_price[i] < end_cost:
+                end_row, end_cost = i, here + row_price[i]
+        total = way[target] if target >= 0 else end_cost
+        for k in range(n_passed):
+            row_price[passed[k]] -= total - passed_way[k]
+        for k in range(found):
+            if settled[seen[k]]:
+                price[seen[k]] += total - way[seen[k]]
+        if target < 0:
+            row_price[end_row] = 0.0
+        # Give the columns along the way to the rows from which they were reached.
+        j = target
+        if target < 0:
+            j = column_of[end_row]
+            if end_row != first:
+                column_of[end_row] = edge_of[end_row] = -1
+        if target >= 0 or end_row != first:
+            while True:
+                e = by[j]
+                i = row[e]
+                before = column_of[i]
+                column_of[i], edge_of[i], row_of[j] = j, e, i
+                if i == first:
+                    break
+                j = before
+        for k in range(found):
+            j = seen[k]
+            way[j], by[j], settled[j] = np.inf, -1, False
+    return column_of, edge_of, row_price, price
+
+
+@njit(cache=True, nogil=True)
+def _push(ways: Floats, columns: Ints, size: int, way: float, column: int) -> None:
+    k = size
+    while k > 0:
+        above = (k - 1) >> 1
+        if ways[above] < way or (ways[above] == way and columns[above] <= column):
+            break
+        ways[k], columns[k] = ways[above], columns[above]
+        k = above
+    ways[k], columns[k] = way, column
+
+
+@njit(cache=True, nogil=True)
+def _pop(ways: Floats, columns: Ints, size: int) -> None:
+    """Take the first out of a heap that has ``size`` left: the last takes its place and sinks."""
+    way, column = ways[size], columns[size]
+    k = 0
+    while True:
+        below = 2 * k + 1
+        if below >= size:
+            break
+        right = below + 1
+        if right < size and (
+            ways[right] < ways[below] or (ways[right] == ways[below] and columns[right] < columns[below])
+        ):
+            below = right
+        if way < ways[below] or (way == ways[below] and column <= columns[below]):
+            break
+        ways[k], columns[k] = ways[below], columns[below]
+        k = below
+    ways[k], columns[k] = way, column
+
+
+@njit(cache=True, nogil=True)
+def _propagate(row: Ints, column: Ints, weight: Floats, shape: tuple[int, int], rounds: int) -> Floats:
+    from_column, to_column = np.ones(weight.size), np.empty(weight.size)
+    of_row, of_column = np.empty(shape[0]), np.empty(shape[1])
     for _ in range(rounds):
-        message = weight * from_column
-        others = np.bincount(rows, message, shape[0])[rows] - message
-        to_column = weight / (1.0 + np.maximum(others, 0.0))
-        others = np.bincount(columns, to_column, shape[1])[columns] - to_column
-        from_column = 1.0 / (1.0 + np.maximum(others, 0.0))
-    message = weight * from_column
-    return message / (1.0 + np.bincount(rows, message, shape[0])[rows])
+        of_row[:] = 0.0
+        for e in range(weight.size):
+            of_row[row[e]] += weight[e] * from_column[e]
+        of_column[:] = 0.0
+        for e in range(weight.size):
+            others = max(of_row[row[e]] - weight[e] * from_column[e], 0.0)
+            to_column[e] = weight[e] / (1.0 + others)
+            of_column[column[e]] += to_column[e]
+        for e in range(weight.size):
+            from_column[e] = 1.0 / (1.0 + max(of_column[column[e]] - to_column[e], 0.0))
+    of_row[:] = 0.0
+    for e in range(weight.size):
+        of_row[row[e]] += weight[e] * from_column[e]
+    share = np.empty(weight.size)
+    for e in range(weight.size):
+        share[e] = weight[e] * from_column[e] / (1.0 + of_row[row[e]])
+    return share

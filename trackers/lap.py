@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 
 from ..acquire.reply import Division
 from ..models.detections import Detections
-from .assignment import assign, link_probabilities
+from .assignment import assign, link_probabilities, warm_up
 from .divisions import Mothers, candidate_pairs, division_gains
 from .drift import best_stage_shift, common_shift, stage_shifts
 from .neighbours import nearest
@@ -96,6 +96,7 @@ class LapTracker:
         if max_gap < 0:
             raise ValueError(f"max_gap must be 0 or more, got {max_gap}")
         self._reach, self._max_gap, self._divide = max_distance_px, max_gap, divisions
+        warm_up()
         self._alive: _Alive | None = None
         self._before: Detections | None = None
         self._scales: _Scales | None = None

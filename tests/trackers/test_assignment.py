@@ -6,10 +6,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cytoloop.trackers.assignment import assign, link_probabilities
+from cytoloop.trackers.assignment import Edges, assign, link_probabilities, match
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.spatial import KDTree
 
 
 def total_cost(column_of, dense, death, birth):
@@ -98,6 +101,81 @@ def test_of_parallel_edges_the_cheapest_counts():
 def test_impossible_input_is_refused(costs, column, death):
     with pytest.raises(ValueError):
         assign(np.array([0]), np.array([column]), np.array(costs), (1, 1), death=death, birth=1.0)
+
+
+def jaqaman(edges, gains):
+    """Return the greatest total gain by scipy's sparse solver, on the square matrix of Jaqaman et al. (2008)."""
+    useful = gains > 0
+    rows, columns, gains = edges.row[useful], edges.column[useful], gains[useful]
+    n, m = edges.shape
+    most = float(gains.max())
+    values = 1.0 + np.concatenate([most - gains, np.full(n + m, most / 2), np.zeros(len(gains))])
+    from_ = np.concatenate([rows, np.arange(n), n + np.arange(m), n + columns])
+    to = np.concatenate([columns, m + np.arange(n), np.arange(m), m + rows])
+    matched = min_weight_full_bipartite_matching(csr_array((values, (from_, to)), shape=(n + m, n + m)))
+    links = (matched[0] < n) & (matched[1] < m)
+    of_pair = dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), gains.tolist(), strict=True))
+    return sum(of_pair[pair] for pair in zip(matched[0][links], matched[1][links], strict=True))
+
+
+def prove(edges, gains, found):
+    """Prices that no edge beats, and that the chosen edges reach, prove that nothing gains more."""
+    linked = np.flatnonzero(found.column_of >= 0)
+    assert len(set(found.column_of[linked])) == len(linked)
+    assert np.array_equal(edges.row[found.edge_of[linked]], linked)
+    assert np.array_equal(edges.column[found.edge_of[linked]], found.column_of[linked])
+    assert (found.row_price >= 0).all() and (found.column_price >= 0).all()
+    assert (found.row_price[edges.row] + found.column_price[edges.column] >= gains - 1e-9).all()
+    total = gains[found.edge_of[linked]].sum()
+    assert found.row_price.sum() + found.column_price.sum() == pytest.approx(total, rel=1e-9, abs=1e-9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems())
+def test_the_prices_prove_that_no_assignment_gains_more(problem):
+    dense, death, birth = problem
+    rows, columns, costs = edges_of(dense)
+    edges, gains = Edges.of(rows, columns, dense.shape), death[rows] + birth[columns] - costs
+    prove(edges, gains, match(edges, gains))
+
+
+@pytest.mark.parametrize("spacing", [30.0, 12.0])
+def test_ten_thousand_cells_are_matched_as_by_another_exact_solver(spacing):
+    random = np.random.default_rng(3)
+    before = random.uniform(0, 100 * spacing, (10_000, 2))
+    after = random.permutation(before + random.normal(0, 4, before.shape))[:9_700]
+    after = np.concatenate([after, random.uniform(0, 100 * spacing, (300, 2))])
+    pairs = KDTree(before).sparse_distance_matrix(KDTree(after), 24, output_type="ndarray")
+    pairs = pairs[np.lexsort((pairs["j"], pairs["i"]))]
+    edges = Edges.of(pairs["i"], pairs["j"], (len(before), len(after)))
+    gains = 8 - pairs["v"] ** 2 / 32
+    found = match(edges, gains)
+    prove(edges, gains, found)
+    total = gains[found.edge_of[found.edge_of >= 0]].sum()
+    assert total == pytest.approx(jaqaman(edges, gains), rel=1e-9)
+
+
+def test_one_row_more_moves_a_whole_chain():
+    # Row i gains most from column i; the last row can only have column 0, and all must step aside for it.
+    n = 2000
+    rows = np.concatenate([np.repeat(np.arange(n), 2), [n]])
+    columns = np.concatenate([np.stack([np.arange(n), np.arange(n) + 1], axis=1).ravel(), [0]])
+    gains = np.concatenate([np.tile([2.0, 1.999], n), [50.0]])
+    edges = Edges.of(rows, columns, (n + 1, n + 1))
+    found = match(edges, gains)
+    assert found.column_of.tolist() == [*range(1, n + 1), 0]
+    prove(edges, gains, found)
+    dear = np.concatenate(
+        [np.tile([2.0, 1.9], n), [50.0]]
+    )  # stepping aside costs more than one link is worth
+    dear[-1] = 1.5
+    assert match(edges, dear).column_of.tolist() == [*range(n), -1]
+
+
+@pytest.mark.parametrize("gain", [np.nan, np.inf])
+def test_gains_that_are_no_numbers_are_refused(gain):
+    with pytest.raises(ValueError, match="gains must be numbers"):
+        match(Edges.of(np.array([0]), np.array([0]), (1, 1)), np.array([gain]))
 
 
 def exact_probabilities(rows, columns, gains, shape):
