@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -102,58 +102,6 @@ def match(edges: Edges, gains: Floats) -> Matching:
     )
 
 
-def assign(
-    rows: NDArray[np.integer],
-    columns: NDArray[np.integer],
-    costs: Floats,
-    shape: tuple[int, int],
-    *,
-    death: ArrayLike,
-    birth: ArrayLike,
-) -> Ints:
-    """Return the column of each row in an assignment of least total cost, -1 for rows left unmatched.
-
-    Parameters
-    ----------
-    rows, columns
-        (e,) ends of the edges, in any order; of parallel edges the cheapest counts.
-    costs
-        (e,) cost of each edge; an infinite one is no edge.
-    shape
-        Number of rows and columns.
-    death, birth
-        Finite cost of leaving a row or a column unmatched: scalars, or (rows,) and (columns,).
-
-    Raises
-    ------
-    ValueError
-        If a cost is not a number, a death or birth cost is not finite, or an edge lies outside the shape.
-    """
-    ends = np.broadcast_to(np.asarray(death, np.float64), (shape[0],))
-    begins = np.broadcast_to(np.asarray(birth, np.float64), (shape[1],))
-    if not (np.isfinite(ends).all() and np.isfinite(begins).all()):
-        raise ValueError("death and birth costs must be finite")
-    if np.isnan(costs).any() or np.isneginf(costs).any():
-        raise ValueError("costs must be numbers, or +inf for no edge")
-    if len(rows) and (
-        min(rows.min(), columns.min()) < 0 or rows.max() >= shape[0] or columns.max() >= shape[1]
-    ):
-        raise ValueError(f"an edge lies outside the shape {shape}")
-    gains = ends[rows] + begins[columns] - costs
-    order = np.lexsort((-gains, columns, rows))
-    rows, columns, gains = rows[order], columns[order], gains[order]
-    first = np.ones(len(rows), bool)
-    first[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
-    return match(Edges.of(rows[first], columns[first], shape), gains[first]).column_of
-
-
-def warm_up() -> None:
-    """Compile the kernels, or load them if they were compiled before."""
-    edges = Edges.of(np.array([0]), np.array([0]), (1, 1))
-    match(edges, np.ones(1))
-    link_probabilities(edges.row, edges.column, np.ones(1), edges.shape)
-
-
 def link_probabilities(
     rows: NDArray[np.integer],
     columns: NDArray[np.integer],
@@ -180,6 +128,13 @@ def link_probabilities(
     weight = np.exp(np.clip(gains, -25.0, 25.0))  # beyond that, sums less one term would cancel
     row, column = (np.ascontiguousarray(each, np.int64) for each in (rows, columns))
     return _propagate(row, column, weight, shape, rounds)
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them if they were compiled before."""
+    edges = Edges.of(np.array([0]), np.array([0]), (1, 1))
+    match(edges, np.ones(1))
+    link_probabilities(edges.row, edges.column, np.ones(1), edges.shape)
 
 
 @njit(cache=True, nogil=True)

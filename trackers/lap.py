@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 
 from ..acquire.reply import Division
 from ..models.detections import Detections
-from .assignment import assign, link_probabilities, warm_up
+from .assignment import Edges, link_probabilities, match, warm_up
 from .divisions import Mothers, candidate_pairs, division_gains
 from .drift import best_stage_shift, common_shift, stage_shifts
 from .neighbours import nearest
@@ -114,9 +114,7 @@ class LapTracker:
             scales = _first_scales(alive, found)
             alive = replace(alive, variance=np.full(len(alive), scales.step_px**2))
         graph = self._graph(alive, found, scales, detections.shape)
-        column_of = assign(
-            graph.rows, graph.columns, -graph.gains, (len(alive), len(found)), death=0.0, birth=0.0
-        )
+        column_of = graph.best(len(alive), len(found))
         triples: Ints = np.empty((0, 3), np.int64)
         if self._divide and len(alive) and len(found) > 1:
             triples = self._find_divisions(alive, found, graph, column_of, scales)
@@ -125,9 +123,7 @@ class LapTracker:
             graph = replace(
                 graph, rows=graph.rows[free], columns=graph.columns[free], gains=graph.gains[free]
             )
-            column_of = assign(
-                graph.rows, graph.columns, -graph.gains, (len(alive), len(found)), death=0.0, birth=0.0
-            )
+            column_of = graph.best(len(alive), len(found))
         return self._commit(detections, alive, found, graph, column_of, triples, scales)
 
     def _expected(self, alive: _Alive, detections: Detections) -> _Alive:
@@ -154,6 +150,7 @@ class LapTracker:
         radius = np.sqrt(float(np.median(found.area)) / np.pi)
         reach = self._reach or 4 * scales.step_px + 2.5 * radius
         pairs = KDTree(alive.yx).sparse_distance_matrix(KDTree(found.yx), reach, output_type="ndarray")
+        pairs = pairs[np.argsort(pairs["i"].astype(np.int64) * m + pairs["j"])]
         rows, columns = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
         gains = _log_steps(pairs["v"], alive.variance[rows] * (1 + alive.missed[rows]), radius)
         gains += _log_change(found.area[columns], alive.area[rows], found.area, scales.area)
@@ -279,12 +276,19 @@ class LapTracker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Graph:
-    """Possible links: (e,) rows of tracks, columns of detections, gain of each; and the density of new cells."""
+    """Possible links: (e,) rows of tracks, columns of detections, gain of each; and the density of new cells.
+
+    Sorted by row, then by column.
+    """
 
     rows: Ints
     columns: Ints
     gains: Floats
     new_per_px: float
+
+    def best(self, tracks: int, detections: int) -> Ints:
+        """Return (tracks,) the detection of each in the links of greatest gain, or -1."""
+        return match(Edges.of(self.rows, self.columns, (tracks, detections)), self.gains).column_of
 
 
 def _beginnings(detections: Detections) -> _Alive:
