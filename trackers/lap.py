@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from ..acquire.reply import Division
 from ..models.detections import Detections
-from .assignment import Edges, link_probabilities, match, warm_up
+from . import assignment, gate
+from .assignment import Edges, link_probabilities, match
 from .divisions import Mothers, candidate_pairs, division_gains
 from .drift import best_stage_shift, common_shift, stage_shifts
+from .gate import near_pairs
 from .neighbours import nearest
 from .tracks import Tracks
 
@@ -96,7 +97,8 @@ class LapTracker:
         if max_gap < 0:
             raise ValueError(f"max_gap must be 0 or more, got {max_gap}")
         self._reach, self._max_gap, self._divide = max_distance_px, max_gap, divisions
-        warm_up()
+        assignment.warm_up()
+        gate.warm_up()
         self._alive: _Alive | None = None
         self._before: Detections | None = None
         self._scales: _Scales | None = None
@@ -149,10 +151,8 @@ class LapTracker:
             return _Graph(none, none, np.empty(0), new_per_px)
         radius = np.sqrt(float(np.median(found.area)) / np.pi)
         reach = self._reach or 4 * scales.step_px + 2.5 * radius
-        pairs = KDTree(alive.yx).sparse_distance_matrix(KDTree(found.yx), reach, output_type="ndarray")
-        pairs = pairs[np.argsort(pairs["i"].astype(np.int64) * m + pairs["j"])]
-        rows, columns = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
-        gains = _log_steps(pairs["v"], alive.variance[rows] * (1 + alive.missed[rows]), radius)
+        rows, columns, distances = near_pairs(alive.yx, found.yx, reach)
+        gains = _log_steps(distances, alive.variance[rows] * (1 + alive.missed[rows]), radius)
         gains += _log_change(found.area[columns], alive.area[rows], found.area, scales.area)
         gains += _log_change(
             np.exp(found.brightness[columns]),
