@@ -78,7 +78,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cytoloop.models.recipes.shipped",
         description=__doc__,
-        epilog="Example: ... --data data --simulated simulated --net q32 --out runs/q32",
+        epilog="Example: ... --data data --simulated simulated --device cuda --net q32 --out runs/q32"
+        " --teacher runs/teacher-q/weights.pt, after the same with --net teacher-q --out runs/teacher-q",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with DSB2018 and Usiigaci-PhC")
     parser.add_argument(
