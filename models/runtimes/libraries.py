@@ -1,4 +1,4 @@
-"""Importing runtimes so that they report to nobody.
+"""Importing the libraries that run and read nets, so that they report to nobody.
 
 Left to themselves, OpenVINO 2026 and ONNX Runtime 1.32 tell their makers over the network that they were
 imported and what they run, and keep an identifier in the user's home. A microscope computer must not: what it
@@ -22,6 +22,25 @@ def load_onnxruntime() -> Any:
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
         library.disable_telemetry_events()  # older versions on Windows know only this
     return library
+
+
+def load_onnx(extra: str) -> Any:
+    """Import the package onnx, which reads and writes graphs.
+
+    Parameters
+    ----------
+    extra
+        What brings it, to be told where it is missing.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        return import_module("onnx")
+    except ImportError:
+        raise MissingExtraError("onnx", extra) from None
 
 
 def load_openvino() -> Any:

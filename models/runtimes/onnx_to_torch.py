@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...acquire.errors import MissingExtraError, ModelError
+from ...acquire.errors import ModelError
+from .libraries import load_onnx
 from .onnx_file import LARGEST_CONSTANT, OnnxFile
 from .outputs import reason_of
 from .torch_layers import Compute, Node
@@ -80,7 +81,7 @@ class _Graph:
     def __init__(self, file: OnnxFile) -> None:
         self.steps: list[_Step] = []
         self.weights: dict[str, Tensor] = {}
-        self._file, self._onnx = file, _load_onnx()
+        self._file, self._onnx = file, load_onnx("train")
         self._known = {file.input_name}
         self._of_processor: set[str] = set()
         """Values that the processor computes, of shapes."""
@@ -185,14 +186,6 @@ class _Graph:
             names = {each for each in (*step.inputs, step.output) if isinstance(each, str)}
             step.done_with = tuple(names - needed)
             needed |= names
-
-
-def _load_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise MissingExtraError("onnx", "train") from None
-    return onnx
 
 
 def _as_tensor(array: Any) -> Tensor:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ...acquire.errors import MissingExtraError, ModelError
-from .libraries import load_onnxruntime
+from ...acquire.errors import ModelError
+from .libraries import load_onnx, load_onnxruntime
 from .onnx_file import OnnxFile, read_onnx_file
 from .outputs import reason_of
 from .runtime import Tensor
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 Target = Literal["processor", "tensorrt"]
 
@@ -44,7 +41,7 @@ def to_fp16(source: Path, target: Path) -> Path:
     MissingExtraError
         If the package onnx is not installed.
     """
-    onnx = _load_onnx()
+    onnx = load_onnx("int8")
     file = _fp32(source)
     from .half import HalfConverter
 
@@ -90,7 +87,7 @@ def to_int8(
     MissingExtraError
         If the package onnx is not installed.
     """
-    _load_onnx()
+    load_onnx("int8")
     load_onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -122,14 +119,6 @@ def to_int8(
     return target
 
 
-def _load_onnx() -> ModuleType:
-    try:
-        import onnx
-    except ImportError:
-        raise MissingExtraError("onnx", "int8") from None
-    return onnx
-
-
 def _fp32(source: Path) -> OnnxFile:
     file = read_onnx_file(source)
     if file.precision != "fp32":
@@ -139,7 +128,7 @@ def _fp32(source: Path) -> OnnxFile:
 
 def _folded(file: OnnxFile, target: Path) -> Path:
     """Write the net with constants and normalisation folded into the weights, and every node named."""
-    library, onnx = load_onnxruntime(), _load_onnx()
+    library, onnx = load_onnxruntime(), load_onnx("int8")
     options = library.SessionOptions()
     options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
@@ -163,7 +152,7 @@ def _ends(net: Path) -> list[str]:
     The grey levels that go in and the maps that come out need more than 256 levels: on a shipped net's frames
     this halves the px that differ from fp32, for a fifth more time.
     """
-    nodes = _load_onnx().load(net, load_external_data=False).graph.node
+    nodes = load_onnx("int8").load(net, load_external_data=False).graph.node
     convolutions = [number for number, node in enumerate(nodes) if node.op_type == "Conv"]
     if len(convolutions) < 3:
         return []

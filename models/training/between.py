@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-import torch
-
+from .loop import average
 from .net import CellNet
 
 
-@torch.no_grad()
 def between(first: CellNet, then: CellNet, keep: float) -> CellNet:
     """Return a net in evaluation mode whose weights are those of ``first`` by ``keep``, else those of ``then``."""
-    mixed = deepcopy(then)
-    for value, old in zip(mixed.state_dict().values(), first.state_dict().values(), strict=True):
-        if value.dtype.is_floating_point:
-            value.lerp_(old, keep)
+    mixed = deepcopy(first)
+    average(mixed, then, keep)
     return mixed.eval()

@@ -128,7 +128,7 @@ class Crops:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
         self._random.bit_generator.state = literal_eval(state["random"])
-        self._noise.set_state(state["noise"])
+        self._noise.set_state(state["noise"].cpu())  # states of generators lie there, also of a card's
 
     def _places(self, kinds: NDArray[np.int64], breadths: NDArray[np.float64]) -> Places:
         """Draw where in images of these kinds the crops lie, so that cells are as broad as they shall be."""

@@ -161,7 +161,7 @@ def fit(
                     f"training: the loss is {loss} at step {step}; a lower rate than {schedule.rate} may help"
                 )
             rates.step()
-            _average(averaged, net, min(AVERAGE, (1 + step) / (10 + step)))
+            average(averaged, net, min(AVERAGE, (1 + step) / (10 + step)))
             recent.append(loss)
             value = None
             if step % schedule.check_every == 0 or step == schedule.steps:
@@ -228,7 +228,8 @@ def _rate(step: int, schedule: Schedule) -> float:
 
 
 @torch.no_grad()
-def _average(averaged: CellNet, net: CellNet, keep: float) -> None:
+def average(averaged: CellNet, net: CellNet, keep: float) -> None:
+    """Move the weights of a net towards those of another: this share of its own stays."""
     for mean, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
         if mean.dtype.is_floating_point:
             mean.lerp_(value, 1 - keep)
@@ -245,9 +246,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 def _read(path: Path, device: str) -> dict[str, Any]:
     try:
-        saved = torch.load(path, weights_only=True, map_location=device)
-        saved["crops"]["noise"] = saved["crops"]["noise"].cpu()  # states of generators stay there
-        return saved
+        return torch.load(path, weights_only=True, map_location=device)
     except FileNotFoundError:
         raise ModelError(f"{path}: no checkpoint to resume from") from None
     except Exception as error:
