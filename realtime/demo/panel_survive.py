@@ -24,8 +24,8 @@ def draw(act: Survived, image: Any, strip: list[Any], plot: Any) -> None:
 
 def _picture(act: Survived) -> Picture:
     take = act.take
-    frame = len(take.matches) - 1
-    cells = next(reply.cells for reply in take.replies if reply.sequence == frame)
+    reply = max(take.replies, key=lambda reply: reply.sequence)  # the last frame, unless its answer was lost
+    frame, cells = reply.sequence, reply.cells
     row = np.flatnonzero(cells.track == take.matches[frame].track_of.get(RUNAWAY, -1))
     marks = [Mark("move_stage", float(cells.x_px[i]), float(cells.y_px[i])) for i in row]
     return Picture(
