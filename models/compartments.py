@@ -9,8 +9,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..acquire.errors import FrameError
-from ..acquire.frame import Frame, Pixels
+from ..acquire.frame import PIXEL_TYPES, Frame, Pixels
 from .detections import Compartments, Detections
+from .kernels import frozen
 from .labels import Labels, Nuclei
 from .measure import measure
 
@@ -38,6 +39,14 @@ def measure_cells(frame: Frame, labels: Labels) -> Detections:
     return replace(found, compartments=_compartments(frame, labels, labels.nuclei, found))
 
 
+def warm_up() -> None:
+    """Compile the kernels for frames of all types, or load them if they were compiled before."""
+    one = np.ones((1, 1), np.int32)
+    for dtype in PIXEL_TYPES:
+        cell = Labels(one, 1, nuclei=Nuclei(one, np.ones(1, np.int32)))
+        measure_cells(Frame(np.ones((1, 1), dtype)), cell)
+
+
 def _compartments(frame: Frame, labels: Labels, nuclei: Nuclei, found: Detections) -> Compartments:
     if nuclei.image.shape != labels.image.shape or len(nuclei.per_cell) != labels.count:
         raise FrameError(
@@ -47,7 +56,9 @@ def _compartments(frame: Frame, labels: Labels, nuclei: Nuclei, found: Detection
     pixels = frame.pixels if frame.pixels.ndim == 3 else frame.pixels[np.newaxis]
     area = np.zeros(labels.count, np.int64)
     total = np.zeros((labels.count, len(pixels)), np.int64)
-    if not _add_up(nuclei.image, labels.image, pixels, area, total):
+    if not _add_up(
+        frozen(nuclei.image, np.int32), frozen(labels.image, np.int32), frozen(pixels), area, total
+    ):
         raise FrameError("a nucleus does not lie within its cell")
     whole = np.rint(found.mean * found.area[:, np.newaxis]).astype(np.int64)  # sums of integers: exact again
     rest = found.area.astype(np.int64) - area

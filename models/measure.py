@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..acquire.errors import FrameError
 from ..acquire.frame import Frame
 from .detections import Detections
+from .kernels import frozen
 from .labels import Labels
 
 Image = NDArray[np.int32]
@@ -45,9 +46,7 @@ def measure(frame: Frame, labels: Labels) -> Detections:
     box, first = np.empty((n, 4), np.int32), np.empty(n, np.int64)
     sums = np.zeros((n, 6), np.int64)
     light, peak = np.zeros((2, n, len(pixels)), np.int64)
-    largest = _add_up(
-        _fixed(image.astype(np.int32, copy=False)), _fixed(pixels), box, first, sums, light, peak
-    )
+    largest = _add_up(frozen(image, np.int32), frozen(pixels), box, first, sums, light, peak)
     if largest > n:
         raise FrameError(f"mask holds label {largest} but says that it has {n} cells")
     # y and x are counted from the first pixel of each cell, so that nothing large is subtracted.
@@ -70,19 +69,6 @@ def measure(frame: Frame, labels: Labels) -> Detections:
         confidence=labels.confidence,
         novelty=labels.novelty,
     )
-
-
-def warm_up(dtypes: tuple[str, ...] = ("uint8", "uint16")) -> None:
-    """Compile the kernel for frames of these types, or load it if it was compiled before."""
-    for dtype in dtypes:
-        measure(Frame(np.ones((2, 2), dtype)), Labels(np.ones((2, 2), np.int32), 1))
-
-
-def _fixed(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a contiguous read-only view: one kernel then does for frames in shared memory and others."""
-    array = np.ascontiguousarray(array).view()
-    array.flags.writeable = False
-    return array
 
 
 @njit(cache=True, nogil=True)

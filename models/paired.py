@@ -8,6 +8,7 @@ from typing import Any
 from ..acquire.errors import FrameError, nearest_name
 from ..acquire.frame import Frame
 from ..acquire.plugins import OptionError, build, convert_option, find_class
+from . import pairing
 from .labels import Labels
 from .pairing import pair, paired, ring
 from .segmenter import Remembering, Segmenter, as_new, needed_channels
@@ -58,6 +59,7 @@ class PairedSegmenter:
             sum(float(getattr(part, name, None) or 0.0) for part in parts)
             for name in ("start_s", "timeout_s")
         )
+        pairing.warm_up()
         self.channel: int | str = parts[0].channel
         self.channels: tuple[int | str, ...] = tuple(
             dict.fromkeys(channel for part in parts for channel in needed_channels(part))

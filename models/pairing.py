@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..acquire.errors import FrameError
+from .kernels import frozen
 from .labels import Labels, Nuclei
 
 Image = NDArray[np.int32]
@@ -69,8 +70,9 @@ def pair(nuclei: Labels, cells: Labels, share: float = 0.5) -> Pairs:
     if nuclei.image.shape != cells.image.shape:
         raise FrameError(f"nuclei of {nuclei.image.shape} px for cells of {cells.image.shape} px")
     size = np.zeros(nuclei.count + 1, np.int64)
-    runs = np.empty((_count_runs(nuclei.image, cells.image), 3), np.int64)
-    if not _fill_runs(nuclei.image, cells.image, nuclei.count, cells.count, size, runs):
+    inner, outer = frozen(nuclei.image, np.int32), frozen(cells.image, np.int32)
+    runs = np.empty((_count_runs(inner, outer), 3), np.int64)
+    if not _fill_runs(inner, outer, nuclei.count, cells.count, size, runs):
         raise FrameError(
             f"masks that say they have {nuclei.count} nuclei and {cells.count} cells hold other numbers"
         )
@@ -90,7 +92,8 @@ def paired(nuclei: Labels, cells: Labels, pairs: Pairs) -> Nuclei:
     """Return the nuclei with the numbers of their cells; what sticks out of the cell is cut off."""
     of_nucleus = np.zeros(nuclei.count + 1, np.int32)
     of_nucleus[1:] = pairs.cell
-    return Nuclei(_common(nuclei.image, cells.image, of_nucleus), pairs.per_cell)
+    inner, outer = frozen(nuclei.image, np.int32), frozen(cells.image, np.int32)
+    return Nuclei(_common(inner, outer, of_nucleus), pairs.per_cell)
 
 
 def ring(nuclei: Image, width_px: float) -> Image:
@@ -107,8 +110,16 @@ def ring(nuclei: Image, width_px: float) -> Image:
         Width of the ring in px.
     """
     reach = int(width_px)
+    nuclei = frozen(nuclei, np.int32)
     below, number = _nearest_in_column(nuclei, reach)
     return _nearest_in_row(nuclei, below, number, float(width_px) * float(width_px), reach)
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them if they were compiled before."""
+    one = Labels(np.ones((1, 1), np.int32), 1)
+    paired(one, one, pair(one, one))
+    ring(one.image, 1.0)
 
 
 def _summed(runs: Ints) -> tuple[Ints, Ints, Ints]:

@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .kernels import frozen
+
 LOWEST, HIGHEST = -1.0, 4.0
 """What normalised values are cut to."""
 DTYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "float32"))
@@ -55,11 +57,9 @@ def resize(
         if low is None or high is None or not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")
         start, gain = float(low), 1 / (float(high) - float(low))
-    plane = np.ascontiguousarray(plane).view()
-    plane.flags.writeable = False  # one kernel for planes that are read-only and those that are not
     result = np.empty(shape, np.float32)
     rows, columns = (_weights(n, wanted) for n, wanted in zip(plane.shape, shape, strict=True))
-    _resize(plane, result, *rows, *columns, np.float32(start), np.float32(gain), normalise)
+    _resize(frozen(plane), result, *rows, *columns, np.float32(start), np.float32(gain), normalise)
     return result
 
 

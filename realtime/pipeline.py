@@ -17,7 +17,7 @@ from ..acquire.errors import ConfigurationError, FrameError, Problem
 from ..acquire.frame import Frame
 from ..acquire.link.messages import can_travel
 from ..acquire.reply import Cells, Decision, Reply
-from ..models import measure
+from ..models import compartments
 from ..models.compartments import measure_cells
 from ..models.detections import Detections
 from ..models.labels import Labels
@@ -120,7 +120,7 @@ class Pipeline:
         self._latest_s = -math.inf
         self._notices = Notices()
         self._make_field()  # what cannot be built must fail now, not at the first frame
-        measure.warm_up()  # nor may the first frame wait for a compiler
+        compartments.warm_up()  # nor may the first frame wait for a compiler
 
     def step(self, frame: Frame) -> Step:
         """Segment, measure, track and judge one frame, or the one that an image of a single channel completes."""

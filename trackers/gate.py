@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..models.kernels import frozen
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -29,7 +31,7 @@ def near_pairs(one: Floats, other: Floats, reach: float) -> tuple[Ints, Ints, Fl
     """
     if len(one) == 0 or len(other) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    return _near(np.ascontiguousarray(one), np.ascontiguousarray(other), float(reach))
+    return _near(frozen(one, np.float64), frozen(other, np.float64), float(reach))
 
 
 def warm_up() -> None:

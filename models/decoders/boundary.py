@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..kernels import frozen
 from ..labels import Labels
 from . import components, maps, raster
 from .decoder import Grid, Tensor
@@ -104,9 +105,9 @@ class BoundaryDecoder:
         inside = np.empty(planes[0].shape, np.float32)
         whole, core = np.empty(planes[0].shape, np.bool_), np.empty(planes[0].shape, np.bool_)
         _split(
-            of.get("foreground", maps.frozen(nothing)),
-            of.get("interior", maps.frozen(nothing)),
-            of.get("boundary", maps.frozen(nothing)),
+            of.get("foreground", frozen(nothing, np.float32)),
+            of.get("interior", frozen(nothing, np.float32)),
+            of.get("boundary", frozen(nothing, np.float32)),
             self._foreground,
             self._core,
             inside,

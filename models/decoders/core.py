@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...acquire.errors import ModelError
+from ..kernels import frozen
 from ..labels import Labels
 from . import enlarge, flood, holes
 from .decoder import Grid, Tensor
@@ -161,8 +162,7 @@ def _checked(outputs: tuple[Tensor, ...], grid: Grid) -> tuple[Floats, Floats]:
     with np.errstate(all="ignore"):
         if not np.isfinite(maps.sum()):
             raise ModelError("the net's output holds values that are no numbers (NaN or infinity)")
-    maps = np.ascontiguousarray(maps, np.float32).view()
-    maps.flags.writeable = False  # the kernels are compiled once, for read-only maps
+    maps = frozen(maps, np.float32)
     return maps[0, 0], maps[0, 1]
 
 

@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...acquire.errors import ModelError
+from ..kernels import frozen
 from ..labels import Labels
 from ..pairing import pair, paired
 from . import maps, raster
@@ -116,7 +117,7 @@ class InstansegDecoder:
             return self._given(planes[0], grid)
         least, least_seed, apart, share, window = self._limits
         cells, chance, count = cells_of_embeddings(
-            maps.frozen(np.stack(planes)), self._classifier, least, least_seed, apart, share, window
+            frozen(np.stack(planes), np.float32), self._classifier, least, least_seed, apart, share, window
         )
         area, mean = raster.areas_and_means(cells, count, chance)
         return raster.finish(cells, area, 2 * mean - 1, chance - np.float32(least), grid, self._smallest)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...acquire.errors import ModelError
+from ..kernels import frozen
 from .decoder import Grid, Tensor
 
 Plane = NDArray[np.float32]
@@ -45,20 +46,13 @@ def planes(outputs: tuple[Tensor, ...], grid: Grid, needs: str) -> list[Plane]:
             raise ModelError(
                 f"the net's output has {size} px along {axis}; {wanted / pitch:.1f} cover the frame of {wanted} px"
             )
-    return [frozen(plane) for output in outputs for plane in output[0]]
+    return [frozen(plane, np.float32) for output in outputs for plane in output[0]]
 
 
 def misfit(outputs: tuple[Tensor, ...], needs: str) -> ModelError:
     """Return the error that says what was needed and what came."""
     shapes = ", ".join(str(output.shape) for output in outputs) or "no output"
     return ModelError(f"needed: {needs}; the net has {shapes}. Choose the decoder that fits the model")
-
-
-def frozen(array: Tensor) -> Tensor:
-    """Return the same values C-contiguous, float32 and read-only: kernels are compiled for one kind of array."""
-    view = np.ascontiguousarray(array, np.float32).view()
-    view.flags.writeable = False
-    return view
 
 
 def check_finite(*arrays: Tensor) -> None:
@@ -93,8 +87,8 @@ def probabilities(maps: list[Plane], activation: Activation) -> list[Plane]:
             powers.append(np.exp(power, out=power))
     if activation == "softmax":
         total = sum(powers[1:], powers[0].copy())
-        return [frozen(np.divide(power, total, out=power)) for power in powers]
+        return [frozen(np.divide(power, total, out=power), np.float32) for power in powers]
     for power in powers:
         np.add(power, 1, out=power)
         np.reciprocal(power, out=power)
-    return [frozen(power) for power in powers]
+    return [frozen(power, np.float32) for power in powers]

@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...acquire.errors import ModelError
+from ..kernels import frozen
 from ..labels import Labels
 from . import maps, polygons, raster
 from .decoder import Grid, Tensor
@@ -114,7 +115,7 @@ class StarDistDecoder:
         maps.check_finite(planes[0])
         (probability,) = maps.probabilities(planes[:1], self._activation)
         last = list(outputs)[-1][0]  # of the two, or of the only one
-        return probability, maps.frozen(last if len(outputs) > 1 else last[1:])
+        return probability, frozen(last if len(outputs) > 1 else last[1:], np.float32)
 
     def _warm_up(self) -> None:
         """Compile the kernels, or load them if they were compiled before."""

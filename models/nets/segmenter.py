@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ...acquire.frame import Frame, Pixels
 from ...acquire.plugins import build, find_class
+from .. import resize as resizing
 from ..decoders.decoder import Decoder, Grid, Tensor
 from ..labels import Labels
+from ..packages import normalise
 from ..packages.adapt import adapt, prepare
 from ..packages.normalise import Bounds, Contrast
 from ..packages.package import load_package
@@ -103,6 +105,8 @@ class NetSegmenter:
         kind = find_class("decoders", package.decoder)
         self._decoder: Decoder = build(kind, package.decoder_options)
         self._fixed = diameter_px
+        normalise.warm_up()
+        resizing.warm_up()
         self.reset()
 
     def reset(self) -> None:

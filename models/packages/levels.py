@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..kernels import frozen
+
 STRIDE = 4
 """Every so many-th px along both axes is looked at; every one of small frames."""
 SMALL_PX = 128
@@ -64,19 +66,12 @@ def levels(plane: NDArray[Any], low: float, high: float) -> Levels:
     if plane.dtype.kind != "u" or plane.dtype.itemsize > 2:
         return _levels_of_floats(plane.astype(np.float64), low, high)
     stride = max(1, min(STRIDE, min(plane.shape) // SMALL_PX))
-    plane, sample = for_kernel(plane), for_kernel(plane[::stride, ::stride])
+    plane, sample = frozen(plane), frozen(plane[::stride, ::stride])
     counts = np.zeros(256 if sample.dtype.itemsize == 1 else 65536, np.int32)
     _count(sample.reshape(-1), counts)
     bottom, top = _rank(counts, low), _rank(counts, high)
     noise = _noise(plane, 2 * stride, np.zeros(NOISE_BINS, np.int32))
     return Levels(float(bottom), _without_spots(sample, float(bottom), float(top), high, noise), noise)
-
-
-def for_kernel(plane: NDArray[Any]) -> NDArray[Any]:
-    """Return a plane as the kernels take it: one kernel for planes that are read-only and those that are not."""
-    plane = np.ascontiguousarray(plane).view()
-    plane.flags.writeable = False
-    return plane
 
 
 def _levels_of_floats(plane: NDArray[np.float64], low: float, high: float) -> Levels:

@@ -14,8 +14,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..kernels import frozen
 from ..resize import HIGHEST, LOWEST
-from .levels import for_kernel, levels
+from .levels import levels
 
 Kind = Literal["percentile", "mean_std", "fixed", "none"]
 Bounds = tuple[float, float]
@@ -107,7 +108,7 @@ class Normalisation:
         smallest, largest = self.clip or (-np.inf, np.inf)
         low, high = bounds
         _map(
-            for_kernel(plane),
+            frozen(plane),
             np.float32(low),
             np.float32(1 / (high - low)),
             np.float32(smallest),
@@ -183,7 +184,7 @@ class Contrast:
 def warm_up() -> None:
     """Compile the kernels, or load them if they were compiled before."""
     for dtype in (np.uint8, np.uint16, np.float32):
-        Normalisation()(np.zeros((8, 8), dtype))
+        Normalisation()(np.eye(8, dtype=dtype))  # of two levels: on a blank one it would stop half way
 
 
 def _lower_median(last: list[Bounds]) -> tuple[float, float]:

@@ -49,7 +49,10 @@ def part_of(take: Take, middle: tuple[float, float]) -> tuple[float, float, floa
 
 
 def draw_strip(axes: Sequence[Any], take: Take, crops: Sequence[Crop], half_px: int) -> None:
-    """Draw crops beside each other, all with the same contrast, outlined in the colours of their identities."""
+    """Draw crops beside each other, all with the same contrast, outlined in the colours of their identities.
+
+    A frame whose answer was lost has no identities, and no outlines.
+    """
     images = [_cut(take.image(crop.frame), crop.at_px, half_px) for crop in crops]
     stack = np.stack(images)
     low, high = np.percentile(stack, 20), np.percentile(stack, 99.8)
@@ -58,8 +61,8 @@ def draw_strip(axes: Sequence[Any], take: Take, crops: Sequence[Crop], half_px: 
         shown = np.clip((image - low) / max(high - low, 1.0), 0, 1) ** 0.7
         place.imshow(shown, cmap="gray", vmin=0, vmax=1)
         labels = _cut(take.labels(crop.frame), crop.at_px, half_px)
-        tracks = cells_of[crop.frame].track
-        for label in np.unique(labels[labels > 0]).tolist():
+        tracks = cells_of[crop.frame].track if crop.frame in cells_of else np.empty(0, np.int64)
+        for label in np.unique(labels[(labels > 0) & (labels <= len(tracks))]).tolist():
             lines = outlines((labels == label).astype(np.int32))[0]
             track = int(tracks[label - 1])
             place.add_collection(LineCollection(lines, colors=colour(track), linewidths=1.2))
