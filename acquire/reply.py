@@ -89,6 +89,35 @@ class Division(msgspec.Struct, frozen=True):
     daughters: tuple[int, int]
 
 
+class Merge(msgspec.Struct, frozen=True):
+    """Cells that touch and are seen as one: the one whose identity it has, and those that are hidden in it."""
+
+    track: int
+    hidden: tuple[int, ...]
+
+
+class Correction(msgspec.Struct, frozen=True):
+    """What was said of a cell in an earlier frame and does not hold, and what does.
+
+    Attributes
+    ----------
+    since
+        Sequence of the first frame in which it was said.
+    old, new
+        The identity that was given, and the one that the cell has in all frames since; they may be the same.
+    parent
+        The mother of ``new``, 0 if it was not born by division. A division that its mother outlives is revoked.
+    reason
+        Why, in words.
+    """
+
+    since: int
+    old: int
+    new: int
+    parent: int
+    reason: str
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The service's answer to one frame; it is also the acknowledgement of that frame.
 
@@ -96,8 +125,13 @@ class Reply(msgspec.Struct, frozen=True):
     ----------
     sequence
         The frame that is answered.
-    cells, divisions
+    cells, divisions, merges
         What was found in it.
+    corrections
+        What was said of earlier frames and does not hold.
+    drift_px
+        (x, y) in px that the whole field has moved since the frame before, beyond what the stage is known to have
+        moved; None if the tracker does not say.
     decisions
         All decisions, the refused ones too.
     timings_ms
@@ -115,6 +149,9 @@ class Reply(msgspec.Struct, frozen=True):
     timings_ms: dict[str, float] = {}
     messages: tuple[str, ...] = ()
     novelty: float | None = None
+    merges: tuple[Merge, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    drift_px: tuple[float, float] | None = None
 
     @property
     def commands(self) -> tuple[Command, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,16 @@ class Detections:
     novelty
         How unlike the images that the segmenter knows the frame looks (about 0 to 1 on familiar ones); None if
         it does not say.
+    classes
+        (n,) float32 each, 0 to 1: how likely each cell is of the class with this name; empty if the segmenter does
+        not say.
+    embedding
+        (n, d) float32: what each cell looks like, as a vector; None if the segmenter does not say.
+    z
+        (n,) float64, height of each centroid in px of the image (planes times their distance over the pixel size),
+        for cells found in a stack; None for those of one plane.
+    mask
+        (y, x) int32, the mask that was measured, for trackers that compare outlines; None if it was not kept.
     """
 
     sequence: int
@@ -83,6 +94,10 @@ class Detections:
     compartments: Compartments | None = None
     confidence: NDArray[np.float32] | None = None
     novelty: float | None = None
+    classes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, "NDArray[np.float32]"])
+    embedding: NDArray[np.float32] | None = None
+    z: NDArray[np.float64] | None = None
+    mask: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.area)

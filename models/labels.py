@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class Labels:
         on others; None if it does not say.
     nuclei
         The nuclei of the cells; None if the segmenter does not tell nuclei from cells.
+    classes
+        (count,) float32 each, 0 to 1: how likely each cell is of the class with this name, such as ``mitotic`` or
+        ``dead``; empty if the segmenter does not say.
+    embedding
+        (count, d) float32: what each cell looks like, as a vector; cells that look alike have vectors that point
+        the same way. None if the segmenter does not say.
     """
 
     image: NDArray[np.int32]
@@ -54,6 +61,8 @@ class Labels:
     confidence: NDArray[np.float32] | None = None
     novelty: float | None = None
     nuclei: Nuclei | None = None
+    classes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, "NDArray[np.float32]"])
+    embedding: NDArray[np.float32] | None = None
 
 
 def numbered(mask: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:

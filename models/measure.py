@@ -35,13 +35,15 @@ def measure(frame: Frame, labels: Labels) -> Detections:
     ------
     FrameError
         If the mask has another shape than the frame, its numbers are not 1..count, each used, or it has not one
-        confidence per cell.
+        confidence, class probability or embedding per cell.
     """
     image, n = labels.image, labels.count
     if image.shape != frame.shape:
         raise FrameError(f"mask of shape {image.shape} for a frame of shape {frame.shape}")
-    if labels.confidence is not None and labels.confidence.shape != (n,):
-        raise FrameError(f"confidences of shape {labels.confidence.shape} for {n} cells")
+    per_cell = {"confidences": labels.confidence, "embeddings": labels.embedding, **labels.classes}
+    for name, values in per_cell.items():
+        if values is not None and values.shape[:1] != (n,):
+            raise FrameError(f"{name} of shape {values.shape} for {n} cells")
     pixels = frame.pixels if frame.pixels.ndim == 3 else frame.pixels[np.newaxis]
     box, first = np.empty((n, 4), np.int32), np.empty(n, np.int64)
     sums = np.zeros((n, 6), np.int64)
@@ -68,6 +70,9 @@ def measure(frame: Frame, labels: Labels) -> Detections:
         pixel_size_um=frame.pixel_size_um,
         confidence=labels.confidence,
         novelty=labels.novelty,
+        classes=labels.classes,
+        embedding=labels.embedding,
+        mask=image,
     )
 
 

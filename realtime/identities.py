@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquire.reply import Division
-from ..trackers.tracks import Tracks
+from ..acquire.reply import Correction, Division, Merge
+from ..trackers.tracks import Ended, Tracks
 
 
 class Identities:
@@ -35,7 +35,10 @@ class Identities:
 
     def renumber(self, tracks: Tracks) -> Tracks:
         """Return the same tracks with the stream's numbers; new ones are numbered in ascending order."""
-        named = {*tracks.track.tolist(), *tracks.parent.tolist(), *tracks.ended}
+        ended = [each.track for each in tracks.ended]
+        named = {*tracks.track.tolist(), *tracks.parent.tolist(), *ended}
+        named |= {name for each in tracks.corrections for name in (each.old, each.new, each.parent)}
+        named |= {name for each in tracks.merges for name in (each.track, *each.hidden)}
         for local in sorted(named - self._of.keys()):
             self._of[local] = next(self._numbers)
         renumbered = replace(
@@ -49,9 +52,19 @@ class Identities:
                 )
                 for division in tracks.divisions
             ),
-            ended=tuple(self._of[local] for local in tracks.ended),
+            ended=tuple(Ended(self._of[each.track], each.why) for each in tracks.ended),
+            merges=tuple(
+                Merge(self._of[each.track], tuple(self._of[hidden] for hidden in each.hidden))
+                for each in tracks.merges
+            ),
+            corrections=tuple(
+                Correction(
+                    each.since, self._of[each.old], self._of[each.new], self._of[each.parent], each.reason
+                )
+                for each in tracks.corrections
+            ),
         )
-        self._forget(tracks.ended, named_as_parent=set(tracks.parent.tolist()))
+        self._forget(ended, named_as_parent=set(tracks.parent.tolist()))
         return renumbered
 
     def _all(self, local: NDArray[np.int64]) -> NDArray[np.int64]:

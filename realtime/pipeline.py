@@ -210,6 +210,9 @@ class Pipeline:
             sequence=sequence,
             cells=cells_of(tracks, self._channels or frame.channels),
             divisions=tracks.divisions,
+            merges=tracks.merges,
+            corrections=tracks.corrections,
+            drift_px=None if tracks.drift_px is None else (tracks.drift_px[1], tracks.drift_px[0]),
             # One that is not finite was refused, which its message says; it would make the reply unreadable.
             decisions=tuple(decision for decision in verdict.decisions if can_travel(decision)),
             timings_ms=timings,

@@ -15,7 +15,7 @@ from .divisions import Mothers, candidate_pairs, division_gains
 from .drift import best_stage_shift, common_shift, stage_shifts
 from .gate import near_pairs
 from .neighbours import nearest
-from .tracks import Tracks
+from .tracks import Ended, Tracks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -270,7 +270,7 @@ class LapTracker:
             covariance=np.stack([variance, variance, np.zeros_like(variance)], axis=1),
             confidence=confidence,
             divisions=tuple(divisions),
-            ended=tuple(alive.track[given_up].tolist()),
+            ended=tuple(map(Ended, alive.track[given_up].tolist())),
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..models.detections import Detections
 from .neighbours import nearest
-from .tracks import Tracks
+from .tracks import Ended, Tracks
 
 
 class NearestTracker:
@@ -54,6 +54,6 @@ class NearestTracker:
             velocity=velocity,
             covariance=np.stack([variance, variance, np.zeros(n)], axis=1),
             confidence=confidence,
-            ended=tuple(np.setdiff1d(before, track).tolist()),
+            ended=tuple(map(Ended, np.setdiff1d(before, track).tolist())),
         )
         return self._before

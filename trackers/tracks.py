@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquire.reply import Division
+from ..acquire.reply import Correction, Division, Merge
 from ..models.detections import Detections
+
+
+class Ended(NamedTuple):
+    """A track that is over for good, and why: it left the field, died, was lost, or divided (said once sure)."""
+
+    track: int
+    why: Literal["exit", "death", "division", "lost"] = "lost"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +42,21 @@ class Tracks:
     divisions
         Mothers that were seen to divide in this frame; their daughters are rows of it.
     ended
-        Tracks that are given up in this frame.
+        Tracks that are over.
+    margin
+        (n,) float64, at least 0: by how much the link to the frame before explains more than the best other way to
+        explain the frame, as the log of an odds ratio; infinite where there is no other. None if the tracker does
+        not say.
+    provisional
+        (n,) bool: the identity may yet be corrected, because the track or the division that it came from has been
+        seen in this frame only. None if the tracker commits to everything at once.
+    merges
+        Cells that are seen as one in this frame.
+    corrections
+        What was said of earlier frames and does not hold.
+    drift_px
+        (y, x) in px that the whole field has moved since the frame before, beyond what the stage is known to have
+        moved. None if the tracker does not say.
     """
 
     detections: Detections
@@ -45,7 +67,12 @@ class Tracks:
     covariance: NDArray[np.float64]
     confidence: NDArray[np.float64]
     divisions: tuple[Division, ...] = ()
-    ended: tuple[int, ...] = ()
+    ended: tuple[Ended, ...] = ()
+    margin: NDArray[np.float64] | None = None
+    provisional: NDArray[np.bool_] | None = None
+    merges: tuple[Merge, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    drift_px: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.track)

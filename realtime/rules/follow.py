@@ -115,13 +115,17 @@ class Follow:
 
     def _keep(self, moment: Moment) -> tuple[str, ...]:
         """Go on with a daughter if the cell has divided; notice if its track has ended."""
+        for correction in moment.tracks.corrections:
+            if correction.old == self._track != correction.new:
+                self._track = correction.new
+                return (f"cell {correction.old} is cell {correction.new}: {correction.reason}",)
         mother = self._track
         for division in moment.tracks.divisions:
             if division.mother == mother:
                 self._track = self._nearer(moment, division.daughters)
                 self._motion = Motion()
                 return (f"cell {mother} divided; following its daughter {self._track}",)
-        if mother in moment.tracks.ended:
+        if any(each.track == mother for each in moment.tracks.ended):
             self._ended = True
             return (f"cell {mother} is lost; the stage stays where it is",)
         return ()

@@ -88,7 +88,7 @@ class OnDivision:
         """Return one stimulation for each daughter whose time has come."""
         self._index += 1
         self._expiry.see(moment.frame.time_s)
-        self._done.difference_update(moment.tracks.ended)
+        self._done.difference_update(each.track for each in moment.tracks.ended)
         decisions: list[Decision] = []
         messages = self._note_births(moment)
         for track, birth in list(self._waiting.items()):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import count
 
 import numpy as np
-from cytoloop.acquire.reply import Division
+from cytoloop.acquire.reply import Correction, Division, Merge
 from cytoloop.models.detections import Detections
 from cytoloop.realtime.identities import Identities
-from cytoloop.trackers.tracks import Tracks
+from cytoloop.trackers.tracks import Ended, Tracks
 
 
 def tracks(ids: list[int], parents: list[int] | None = None, **fields: object) -> Tracks:
@@ -50,16 +50,31 @@ def test_mothers_and_daughters_are_named_alike_everywhere():
     numbers = count(10)
     names = Identities(numbers)
     names.renumber(tracks([1]))
-    divided = names.renumber(tracks([2, 3], [1, 1], divisions=(Division(1, (2, 3)),), ended=(1,)))
+    divided = names.renumber(
+        tracks([2, 3], [1, 1], divisions=(Division(1, (2, 3)),), ended=(Ended(1, "exit"),))
+    )
     assert divided.track.tolist() == [11, 12]
     assert divided.parent.tolist() == [10, 10]
     assert divided.divisions == (Division(10, (11, 12)),)
-    assert divided.ended == (10,)
+    assert divided.ended == (Ended(10, "exit"),)
     assert names.renumber(tracks([2, 3], [1, 1])).parent.tolist() == [10, 10]
 
 
 def test_cells_that_are_gone_are_forgotten():
     names = Identities(count(1))
     for number in range(1, 1000):
-        names.renumber(tracks([number], ended=(number - 1,) if number > 1 else ()))
+        names.renumber(tracks([number], ended=(Ended(number - 1),) if number > 1 else ()))
     assert len(names) <= 2
+
+
+def test_corrections_and_merges_name_cells_as_everything_else_does():
+    numbers = count(10)
+    names = Identities(numbers)
+    names.renumber(tracks([1, 4]))
+    names.renumber(tracks([2, 3, 4], [1, 1, 0], divisions=(Division(1, (2, 3)),)))
+    after = names.renumber(
+        tracks([1, 4], corrections=(Correction(1, 2, 1, 0, "not confirmed"),), merges=(Merge(4, (3,)),))
+    )
+    assert after.track.tolist() == [10, 11]
+    assert after.corrections == (Correction(1, 12, 10, 0, "not confirmed"),)
+    assert after.merges == (Merge(11, (13,)),)

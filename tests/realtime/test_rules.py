@@ -16,7 +16,7 @@ from cytoloop.realtime.rules.follow import Follow
 from cytoloop.realtime.rules.on_division import OnDivision
 from cytoloop.realtime.rules.rule import Moment, Rule, Verdict
 from cytoloop.realtime.rules.stop_at_count import StopAtCount
-from cytoloop.trackers.tracks import Tracks
+from cytoloop.trackers.tracks import Ended, Tracks
 
 SHAPE = (101, 201)  # the centre is at x = 100, y = 50
 ROTATED = Affine(0.0, -0.5, 0.5, 0.0)
@@ -63,7 +63,7 @@ def moment(
         covariance=np.tile(covariance, (n, 1)),
         confidence=np.ones(n),
         divisions=divisions,
-        ended=ended,
+        ended=tuple(map(Ended, ended)),
     )
     # Rules read no pixels: a recorded frame has none, and here they have not even the shape.
     frame = Frame(np.zeros((1, 1), np.uint8), sequence=index, time_s=when, stage_um=stage)

@@ -12,6 +12,7 @@ from cytoloop.acquire.reply import Division
 from cytoloop.models.labels import Labels
 from cytoloop.models.measure import measure
 from cytoloop.trackers.lap import LapTracker
+from cytoloop.trackers.tracks import Ended
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 GRID = np.stack(np.meshgrid(np.arange(6), np.arange(6)), -1).reshape(-1, 2) * 60.0 + 90
@@ -26,14 +27,14 @@ def test_a_cell_missed_once_comes_back_as_itself_and_missed_twice_does_not(detec
     assert (back.age == 2).all()
     tracker.update(detections(away, 3))
     gone = tracker.update(detections(away, 4))
-    assert gone.ended == (int(first[14]),)
+    assert gone.ended == (Ended(int(first[14])),)
     assert tracker.update(detections(GRID, 5)).track[14] not in first
 
 
 def test_without_gaps_a_cell_missed_once_is_given_up(detections):
     tracker = LapTracker(max_gap=0)
     first = tracker.update(detections(GRID, 0)).track
-    assert tracker.update(detections(GRID[1:], 1)).ended == (int(first[0]),)
+    assert tracker.update(detections(GRID[1:], 1)).ended == (Ended(int(first[0])),)
 
 
 @pytest.mark.parametrize("shift", [(7.0, -3.0), (-22.0, 24.0)])

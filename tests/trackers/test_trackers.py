@@ -52,10 +52,10 @@ def test_an_identity_is_never_used_again_after_its_end(make, detections):
         tracks = tracker.update(given)
         now = set(tracks.track.tolist())
         assert not now & ended
-        assert set(tracks.ended) <= seen
+        assert {each.track for each in tracks.ended} <= seen
         born = tracks.track[tracks.age == 0].tolist()
         assert not set(born) & seen
-        ended |= set(tracks.ended) | {division.mother for division in tracks.divisions}
+        ended |= {each.track for each in tracks.ended} | {division.mother for division in tracks.divisions}
         seen |= now
 
 
