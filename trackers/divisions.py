@@ -5,86 +5,182 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+
+from .alive import Alive
+from .scales import Scales
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+SMALLEST, LARGEST = 0.12, 1.0
+"""A daughter's area as a share of her mother's."""
+LEAST_SUM, MOST_SUM = 0.45, 1.8
+"""That of both together."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mothers:
-    """What is known of the n cells that may divide.
+class Triples:
+    """Cells that may have become two: (t,) row of each mother, rows of both detections."""
 
-    Attributes
-    ----------
-    yx
-        (n, 2) expected position in px.
-    area
-        (n,) last area in px.
-    moments
-        (n, 3) last second central moments yy, xx, yx in px^2.
-    prior
-        (n,) log probability that the cell divides now.
-    """
+    mother: Ints
+    one: Ints
+    other: Ints
 
-    yx: Floats
-    area: Floats
-    moments: Floats
-    prior: Floats
+    def __len__(self) -> int:
+        return len(self.mother)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Triples:
+        """Return some of them."""
+        return Triples(self.mother[rows], self.one[rows], self.other[rows])
 
 
-def candidate_pairs(
-    rows: Ints, columns: Ints, mothers: Mothers, yx: Floats, area: Floats
-) -> tuple[Ints, Ints, Ints]:
-    """Return (mother, one, other) for every two detections that could be the daughters of one cell.
+def candidates(start: Ints, column: Ints, mothers: Alive, found: Alive, slack_px: float) -> Triples:
+    """Return every two detections that could, by place and area, be the daughters of one cell.
 
     Parameters
     ----------
-    rows, columns
-        Edges from mothers to detections near them.
-    mothers
-        The mothers.
-    yx, area
-        (m, 2), (m,) position and area of the detections.
+    start, column
+        Near detections of each mother, as in :class:`~cytoloop.trackers.assignment.Edges`.
+    mothers, found
+        The cells where they are expected, and the detections.
+    slack_px
+        How far a cell may stray.
     """
-    share = area[columns] / mothers.area[rows]
-    reach = np.maximum(1.1 * _half_lengths(mothers), 1.8 * np.sqrt(mothers.area / np.pi))[rows] + 4.0
-    offset = yx[columns] - mothers.yx[rows]
-    keep = (share > 0.15) & (share < 1.0) & (np.hypot(offset[:, 0], offset[:, 1]) < reach)
-    order = np.lexsort((columns[keep], rows[keep]))
-    r, c = rows[keep][order], columns[keep][order]
-    mother, one, other = [r[:0]], [c[:0]], [c[:0]]
-    step = 1
-    while True:  # partners 1, 2, ... places further in the same mother's run
-        same = np.flatnonzero(r[step:] == r[:-step]) if step < len(r) else r[:0]
-        if len(same) == 0:
-            break
-        mother.append(r[same])
-        one.append(c[same])
-        other.append(c[same + step])
-        step += 1
-    return np.concatenate(mother), np.concatenate(one), np.concatenate(other)
-
-
-def _half_lengths(mothers: Mothers) -> Floats:
-    """Return (n,) half of the long axis in px."""
     yy, xx, yx = mothers.moments.T
-    return 2 * np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
+    half_length = 2 * np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
+    reach = np.maximum(1.1 * half_length, 1.8 * mothers.radius) + slack_px
+    return Triples(
+        *_triples(start, column, mothers.place, np.exp(mothers.area), reach, found.place, np.exp(found.area))
+    )
+
+
+def warm_up() -> None:
+    """Compile the kernel, or load it if it was compiled before."""
+    edge, one, place = np.zeros(1, np.int64), np.ones(1), np.zeros((1, 2))
+    _triples(np.array([0, 1]), edge, place, one, one, place, one)
+
+
+@njit(cache=True, nogil=True)
+def _triples(
+    start: Ints, column: Ints, place: Floats, area: Floats, reach: Floats, found: Floats, size: Floats
+) -> tuple[Ints, Ints, Ints]:
+    triples, count = np.empty((64, 3), np.int64), 0
+    d = place.shape[1]
+    near = np.empty(64, np.int64)
+    for i in range(start.size - 1):
+        n = 0
+        for e in range(start[i], start[i + 1]):
+            j = column[e]
+            share = size[j] / area[i]
+            if share < SMALLEST or share > LARGEST:
+                continue
+            square = 0.0
+            for axis in range(d):
+                square += (found[j, axis] - place[i, axis]) ** 2
+            if square > reach[i] * reach[i]:
+                continue
+            if n == near.size:
+                near = np.concatenate((near, np.empty_like(near)))
+            near[n] = j
+            n += 1
+        for a in range(n):
+            for b in range(a + 1, n):
+                j, k = near[a], near[b]
+                both = size[j] + size[k]
+                if both < LEAST_SUM * area[i] or both > MOST_SUM * area[i]:
+                    continue
+                square = 0.0  # of the way from the mother to the middle of both
+                for axis in range(d):
+                    middle = (size[j] * found[j, axis] + size[k] * found[k, axis]) / both
+                    square += (middle - place[i, axis]) ** 2
+                if 4 * square > reach[i] * reach[i]:
+                    continue
+                if count == len(triples):
+                    triples = np.concatenate((triples, np.empty_like(triples)))
+                triples[count, 0], triples[count, 1], triples[count, 2] = i, j, k
+                count += 1
+    triples = triples[:count]
+    return triples[:, 0].copy(), triples[:, 1].copy(), triples[:, 2].copy()
+
+
+def features(triples: Triples, mothers: Alive, found: Alive, scales: Scales) -> dict[str, Floats]:
+    """Return what is measured of each triple, (t,) each, none with a unit.
+
+    Parameters
+    ----------
+    triples
+        t of them.
+    mothers, found
+        The cells where they are expected, and the detections.
+    scales
+        What the movie has taught.
+
+    Returns
+    -------
+    dict
+        ``sum``: log of both areas over the mother's. ``ratio``: log of the larger over the smaller area. ``middle``:
+        way from the mother to the middle of both, in what a step and a part of her radius allow. ``apart``: log of
+        the distance of both over her radius. ``along``: cosine between that and her long axis, times how long she
+        is. ``stretch``: log of the second moments of both together over hers. ``turned``: how far their shape
+        together is from hers. ``alike``: difference of brightness, in its usual change. ``light``: brightness of
+        both against hers, likewise. ``grown``: log of her area over her usual one. ``young``: 1 right after her own
+        birth, falling. ``large``: log of her area over that of all cells.
+    """
+    m, j, k = triples.mother, triples.one, triples.other
+    area, a, b = np.exp(mothers.area[m]), np.exp(found.area[j]), np.exp(found.area[k])
+    radius = mothers.radius[m]
+    share = (a / (a + b))[:, np.newaxis]
+    apart = found.place[j] - found.place[k]
+    length = np.maximum(np.sqrt(np.square(apart).sum(axis=1)), 1e-3)
+    middle = share * found.place[j] + (1 - share) * found.place[k] - mothers.place[m]
+    allowed = np.sqrt(scales.step_px**2 + (0.35 * radius) ** 2)
+    flat = apart[:, -2:]
+    spread = (share[:, 0] * (1 - share[:, 0]))[:, np.newaxis]
+    both = share * found.moments[j] + (1 - share) * found.moments[k]
+    both = both + spread * np.stack([flat[:, 0] ** 2, flat[:, 1] ** 2, flat[:, 0] * flat[:, 1]], axis=1)
+    total, before = both[:, 0] + both[:, 1], mothers.moments[m, 0] + mothers.moments[m, 1]
+    shape = (
+        np.stack([both[:, 0] - both[:, 1], 2 * both[:, 2]], axis=1) / np.maximum(total, 1e-9)[:, np.newaxis]
+    )
+    own = mothers.shape[m]
+    axis = np.arctan2(own[:, 1], -own[:, 0]) / 2  # of the long axis, from x towards y
+    unit = flat / np.maximum(np.hypot(flat[:, 0], flat[:, 1]), 1e-3)[:, np.newaxis]
+    cosine = np.abs(unit[:, 1] * np.cos(axis) + unit[:, 0] * np.sin(axis))
+    light = np.log((a * np.exp(found.brightness[j]) + b * np.exp(found.brightness[k])) / (a + b))
+    extent = sum(2 * np.sqrt(np.maximum(_along(found.moments[each], unit), 1e-3)) for each in (j, k))
+    return {
+        "sum": np.log((a + b) / area),
+        "ratio": np.abs(found.area[j] - found.area[k]),
+        "middle": np.sqrt(np.square(middle).sum(axis=1)) / allowed,
+        "apart": np.log(length / radius),
+        "along": cosine * np.hypot(own[:, 0], own[:, 1]),
+        "long": np.hypot(own[:, 0], own[:, 1]),
+        "stretch": np.log(np.maximum(total, 1e-9) / np.maximum(before, 1e-9)),
+        "turned": np.hypot(*(shape - own).T),
+        "gap": np.log(np.hypot(*flat.T) / extent + 1e-3),
+        "alike": np.abs(found.brightness[j] - found.brightness[k]) / (scales.brightness + 0.02),
+        "light": (light - mothers.brightness[m]) / (scales.brightness + 0.02),
+        "grown": mothers.area[m] - mothers.usual_area[m],
+        "young": np.where(mothers.parent[m] > 0, np.exp(-mothers.age[m] / 3.0), 0.0),
+        "large": mothers.area[m] - float(np.median(found.area)),
+    }
+
+
+def _along(moments: Floats, unit: Floats) -> Floats:
+    """Return (t,) second moment along a direction."""
+    y, x = unit.T
+    return moments[:, 0] * y * y + moments[:, 1] * x * x + 2 * moments[:, 2] * x * y
 
 
 def division_gains(
-    mother: Ints,
-    one: Ints,
-    other: Ints,
-    mothers: Mothers,
-    yx: Floats,
-    area: Floats,
-    brightness: Floats,
-    *,
-    spread_px: float,
-    brightness_spread: float,
-    new_per_px: float,
-    log_area_population: tuple[float, float],
+    triples: Triples,
+    mothers: Alive,
+    found: Alive,
+    scales: Scales,
+    prior: Floats,
+    births: Floats,
 ) -> Floats:
     """Return the log-likelihood ratio of each division against an end and two cells from nowhere.
 
@@ -94,54 +190,36 @@ def division_gains(
 
     Parameters
     ----------
-    mother, one, other
-        (t,) the triples.
-    mothers
-        The mothers.
-    yx, area, brightness
-        Position in px, area in px, log mean intensity of the detections.
-    spread_px
-        Standard deviation of a cell's step in px.
-    brightness_spread
-        Standard deviation of the change of log mean intensity.
-    new_per_px
-        Density in 1/px of cells that appear from nowhere.
-    log_area_population
-        Mean and standard deviation of log area over all cells.
+    triples, mothers, found, scales
+        As for :func:`features`.
+    prior
+        (n,) log of the odds of a division against an end of each mother.
+    births
+        (m,) log density in 1/px of cells from nowhere at each detection.
     """
-    radius = np.sqrt(mothers.area[mother] / np.pi)
-    middle = (yx[one] + yx[other]) / 2 - mothers.yx[mother]
-    variance = spread_px**2 + (0.35 * radius) ** 2
-    gain = (
-        mothers.prior[mother] - np.square(middle).sum(axis=1) / (2 * variance) - np.log(2 * np.pi * variance)
-    )
-    apart = yx[one] - yx[other]
-    length = np.maximum(np.hypot(apart[:, 0], apart[:, 1]), 1e-3)
-    gain += _log_normal(np.log(length / (1.95 * radius)), 0.3) - 2 * np.log(length)
-    gain += _log_direction(apart / length[:, np.newaxis], mothers.moments[mother])
-    gain -= 2 * np.log(new_per_px)
-    mean, sd = log_area_population
-    for daughter in (one, other):
-        log_area = np.log(area[daughter])
-        gain += _log_normal(log_area - np.log(mothers.area[mother] / 2), 0.35)
-        gain -= np.maximum(_log_normal(log_area - mean, sd), -6.0)
-    gain += _log_normal(np.log(area[one] / area[other]), 0.3) - _log_normal(0.0, 0.6)
-    contrast = (brightness[one] - brightness[other]) / (2 * brightness_spread + 0.05)
-    return gain - np.minimum(contrast**2 / 2, 4.0)
+    m, j, k = triples.mother, triples.one, triples.other
+    of = features(triples, mothers, found, scales)
+    radius = mothers.radius[m]
+    variance = scales.step_px**2 + (0.35 * radius) ** 2
+    gain = prior[m] - of["middle"] ** 2 / 2 - np.log(2 * np.pi * variance)
+    gain += _log_normal(of["apart"] - np.log(1.95), 0.3) - 2 * (of["apart"] + np.log(radius))
+    gain += _log_direction(of["along"], of["long"])
+    gain -= births[j] + births[k]
+    mean, sd = float(found.area.mean()), max(float(found.area.std()), 0.3)
+    for daughter in (j, k):
+        gain += _log_normal(found.area[daughter] - mothers.area[m] + np.log(2), 0.35)
+        gain -= np.maximum(_log_normal(found.area[daughter] - mean, sd), -6.0)
+    gain += _log_normal(of["ratio"], 0.3) - _log_normal(np.zeros(1), 0.6)
+    return gain - np.minimum((of["alike"] / 2) ** 2 / 2, 4.0)
 
 
-def _log_normal(x: Floats | float, sd: float) -> Floats:
-    return -np.square(np.asarray(x) / sd) / 2 - np.log(sd * np.sqrt(2 * np.pi))
+def _log_normal(x: Floats, sd: float) -> Floats:
+    return -np.square(x / sd) / 2 - np.log(sd * np.sqrt(2 * np.pi))
 
 
-def _log_direction(unit: Floats, moments: Floats) -> Floats:
+def _log_direction(along: Floats, long: Floats) -> Floats:
     """Return the log density per radian of a direction, peaked along the long axis of a long mother."""
-    yy, xx, yx = moments.T
-    half = np.hypot((yy - xx) / 2, yx)
-    middle = np.maximum((yy + xx) / 2, 1e-6)
-    angle = np.arctan2(2 * yx, xx - yy) / 2  # of the long axis, from x towards y
-    along = np.abs(unit[:, 1] * np.cos(angle) + unit[:, 0] * np.sin(angle))
-    across = np.arccos(np.clip(along, 0, 1))
-    trust = 0.9 * np.minimum(1.0, 2.5 * half / middle)  # a round mother has no axis
+    across = np.arccos(np.clip(along / np.maximum(long, 1e-6), 0, 1))
+    trust = 0.9 * np.minimum(1.0, 2.5 * long)  # a round mother has no axis
     peak = np.exp(-np.square(across / 0.3) / 2) / (0.3 * np.sqrt(2 * np.pi))
     return np.log(trust * peak + (1 - trust) / np.pi)

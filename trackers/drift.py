@@ -17,16 +17,23 @@ ENOUGH = 500
 """A common shift is taken from about this many cells, however many there are."""
 
 
-def stage_shifts(before: Detections, after: Detections) -> Points:
+def stage_shifts(before_um: tuple[float, float] | None, after: Detections) -> Points:
     """Return (k, 2) the shifts (y, x) in px that a known move of the stage may have made; empty without a move.
 
     The first is that of a camera that is neither rotated nor flipped; the other seven are its mirror images
     and quarter turns, because only the pixel size is known here.
+
+    Parameters
+    ----------
+    before_um
+        (x, y) of the stage in the frame before, in um, or None.
+    after
+        The frame that is compared with it.
     """
-    if before.stage_um is None or after.stage_um is None or not after.pixel_size_um:
+    if before_um is None or after.stage_um is None or not after.pixel_size_um:
         return np.empty((0, 2))
-    x = (before.stage_um[0] - after.stage_um[0]) / after.pixel_size_um
-    y = (before.stage_um[1] - after.stage_um[1]) / after.pixel_size_um
+    x = (before_um[0] - after.stage_um[0]) / after.pixel_size_um
+    y = (before_um[1] - after.stage_um[1]) / after.pixel_size_um
     if np.hypot(x, y) < 1.0:
         return np.empty((0, 2))
     signs = tuple(product((1.0, -1.0), (1.0, -1.0)))

@@ -1,0 +1,120 @@
+"""All that the default tracker knows between two frames, and how that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alive import Alive
+from .scales import Scales
+from .splits import Splits
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hidden:
+    """A cell that is seen as one with another: itself (one row, its place relative to the other's), and since when."""
+
+    carrier: int
+    cell: Alive
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What is known after a frame.
+
+    Attributes
+    ----------
+    alive
+        Tracks that may go on, where they were last seen.
+    splits, hidden
+        Cells that have become two of late, and cells that are seen as one with others.
+    scales
+        What the movie has taught; None before its second frame.
+    number
+        The next new track's.
+    sequence
+        The last frame's.
+    stage_um
+        (x, y) of the stage in um in the last frame, or None.
+    """
+
+    alive: Alive
+    splits: Splits
+    hidden: tuple[Hidden, ...] = ()
+    scales: Scales | None = None
+    number: int = 1
+    sequence: int = 0
+    stage_um: tuple[float, float] | None = None
+
+    @staticmethod
+    def empty(like: Alive) -> Memory:
+        """Return what is known before the first frame; its cells are like these."""
+        return Memory(like.take(slice(0)), Splits.none(like))
+
+    def shifted(self, by: Floats) -> Memory:
+        """Return it with everything moved by (y, x) px: what the field of view did, the cells did not."""
+        if not len(self.alive) or not by.any():
+            return self
+        splits = replace(self.splits, cell=_shifted(self.splits.cell, by))
+        return replace(self, alive=_shifted(self.alive, by), splits=splits)
+
+    def state(self) -> dict[str, Any]:
+        """Return it as names with numbers, lists and arrays."""
+        cells = self.alive.take(slice(0))
+        for each in self.hidden:
+            cells = cells.joined(each.cell)
+        hidden = {
+            "carrier": np.array([each.carrier for each in self.hidden], np.int64),
+            "frames": np.array([each.frames for each in self.hidden], np.int64),
+            "cell": cells.state(),
+        }
+        return {
+            "alive": self.alive.state(),
+            "splits": self.splits.state(),
+            "hidden": hidden,
+            "scales": None if self.scales is None else self.scales.state(),
+            "number": self.number,
+            "sequence": self.sequence,
+            "stage_um": None if self.stage_um is None else list(self.stage_um),
+        }
+
+    @staticmethod
+    def of_state(state: Mapping[str, Any]) -> Memory:
+        """Return what :meth:`state` was taken of.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is something else.
+        """
+        cells, of_hidden = Alive.of_state(state["hidden"]["cell"]), state["hidden"]
+        hidden = (
+            Hidden(int(carrier), cells.take(np.array([row])), int(frames))
+            for row, (carrier, frames) in enumerate(
+                zip(of_hidden["carrier"], of_hidden["frames"], strict=True)
+            )
+        )
+        stage: Sequence[float] | None = state["stage_um"]
+        return Memory(
+            alive=Alive.of_state(state["alive"]),
+            splits=Splits.of_state(state["splits"]),
+            hidden=tuple(hidden),
+            scales=None if state["scales"] is None else Scales.of_state(state["scales"]),
+            number=int(state["number"]),
+            sequence=int(state["sequence"]),
+            stage_um=None if stage is None else (float(stage[0]), float(stage[1])),
+        )
+
+
+def _shifted(alive: Alive, by: Floats) -> Alive:
+    place, earlier = alive.place.copy(), alive.earlier.copy()
+    place[:, -2:] += by
+    earlier[:, place.shape[1] - 2 : place.shape[1]] += by
+    return replace(alive, place=place, earlier=earlier)
