@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ..acquire.errors import SourceError
 from ..acquire.sources.ctc import CtcSource
 from ..trackers.scores import score_sequence
+from .batch import to_replay, track_again
 from .experiment.config import StreamConfig
 from .progress import Progress, silent
 from .replay import Replayed, replay
@@ -76,7 +77,7 @@ def evaluate(images: Path, truth: Path, stream: StreamConfig, progress: Progress
     truth
         Folder with ``TRA`` and, for SEG, ``SEG``.
     stream
-        What finds and what follows the cells.
+        What finds and what follows the cells; also a tracker that needs the whole movie.
 
     Raises
     ------
@@ -89,13 +90,14 @@ def evaluate(images: Path, truth: Path, stream: StreamConfig, progress: Progress
     try:
         with tempfile.TemporaryDirectory(prefix="cytoloop-") as name:
             folder = Path(name)
-            replayed = replay(source, stream, folder / "log", progress)
+            replayed = replay(source, to_replay(stream), folder / "log", progress)
+            said = track_again(replayed.folder, stream, progress)
             results = write_results(replayed.folder, folder, _digits(truth), progress)
             progress("scoring", 0, None)
             scores = score_sequence(folder / "ctc" / "01_RES", truth)
     finally:
         source.close()
-    return Evaluated(replayed, results, scores)
+    return Evaluated(replace(replayed, messages=replayed.messages + said), results, scores)
 
 
 def _digits(truth: Path) -> int:

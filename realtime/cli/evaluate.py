@@ -11,13 +11,14 @@ from .output import DONE, FAILED, Output, command, short
 from .streams import chosen_stream
 
 if TYPE_CHECKING:
-    from ..experiment.config import StreamConfig
+    from ..experiment.config import PluginChoice, StreamConfig
 
 SCORES = ("SEG", "DET", "TRA", "LNK", "BIO", "edge_f1", "division_f1")
 EXAMPLES = (
     "cytoloop evaluate --sequence Fluo-N2DH-SIM+",
     "cytoloop evaluate --sequence Fluo-N2DH-SIM+/01 --tracker nearest",
     "cytoloop evaluate --sequence movie/01 --labels movie/01_GT/SEG --json",
+    "cytoloop evaluate --sequence movie/01 --tracker laptrack --tracker-option max_distance_px=15",
     "cytoloop evaluate --images DSB2018/images --masks DSB2018/masks --draw worst",
 )
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -43,7 +44,16 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="KEY=VALUE",
     help="An option of the segmenter; may be repeated.",
 )
-@click.option("--tracker", help="Another tracker: its name, or module:Class.")
+@click.option(
+    "--tracker", help="Another tracker: its name, or module:Class; also one that needs the whole movie."
+)
+@click.option(
+    "--tracker-option",
+    "tracker_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the tracker; may be repeated.",
+)
 @click.option("--labels", type=_FOLDER, help="Folder of found masks to use instead of the segmenter.")
 @click.option("--config", type=_FILE, help="Experiment file to take segmenter and tracker from.")
 @click.option("--stream", "stream_name", help="Which of the file's streams; needed if it has several.")
@@ -68,6 +78,7 @@ def evaluate(
     segmenter: str | None,
     options: tuple[str, ...],
     tracker: str | None,
+    tracker_options: tuple[str, ...],
     config: Path | None,
     stream_name: str | None,
     **others: Any,
@@ -82,14 +93,14 @@ def evaluate(
     """
     if (sequence is None) == (images is None and masks is None):
         raise click.UsageError("give either --sequence, or --images with --masks")
-    stream = _stream_with(chosen_stream(config, stream_name), segmenter, options, tracker)
+    stream = _stream_with(chosen_stream(config, stream_name), segmenter, options, tracker, tracker_options)
     if sequence is not None:
         _refuse("--images", others, "listed", "table", "draw")
         return _sequences(output, sequence, stream, others["labels"])
     if images is None or masks is None:
         raise click.UsageError("--images and --masks belong together")
-    if tracker is not None:
-        raise click.UsageError("--tracker belongs to --sequence")
+    if tracker is not None or tracker_options:
+        raise click.UsageError("--tracker and --tracker-option belong to --sequence")
     return _images(output, images, masks, stream, **others)
 
 
@@ -100,32 +111,38 @@ def _refuse(needed: str, others: dict[str, Any], *names: str) -> None:
 
 
 def _stream_with(
-    stream: StreamConfig, segmenter: str | None, options: tuple[str, ...], tracker: str | None
+    stream: StreamConfig,
+    segmenter: str | None,
+    options: tuple[str, ...],
+    tracker: str | None,
+    tracker_options: tuple[str, ...],
 ) -> StreamConfig:
-    """Return the stream with another segmenter, other options of it, or another tracker, if they can be made."""
+    """Return the stream with another segmenter or tracker, or other options of them, if they can be made."""
     from msgspec.structs import replace
 
-    from ..experiment.config import PluginChoice
-
-    if tracker is not None:
-        stream = replace(stream, tracker=PluginChoice(tracker))
-    if segmenter is not None:
-        stream = replace(stream, segmenter=PluginChoice(segmenter))
-    if options:
-        choice = stream.segmenter
-        given = dict(map(_option, options))
-        stream = replace(stream, segmenter=PluginChoice(choice.use, {**choice.options, **given}))
+    stream = replace(
+        stream,
+        segmenter=_choice(stream.segmenter, segmenter, options, "--option"),
+        tracker=_choice(stream.tracker, tracker, tracker_options, "--tracker-option"),
+    )
     stream.tracker.build("trackers")
     return stream
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _choice(before: PluginChoice, use: str | None, options: tuple[str, ...], flag: str) -> PluginChoice:
+    from ..experiment.config import PluginChoice
+
+    choice = before if use is None else PluginChoice(use)
+    return PluginChoice(choice.use, {**choice.options, **dict(_option(text, flag) for text in options)})
+
+
+def _option(text: str, flag: str) -> tuple[str, Any]:
     """Read KEY=VALUE; the value is written as in an experiment file, and text needs no quotes."""
     import tomllib
 
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise click.UsageError(f"--option {text!r}: KEY=VALUE is needed, such as diameter_px=20")
+        raise click.UsageError(f"{flag} {text!r}: KEY=VALUE is needed, such as diameter_px=20")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -22,6 +22,7 @@ from .channel_checks import check_channels, check_segmenter
 from .document import Document, dotted, field_types, read_document
 from .patience_checks import check_patience
 from .toml_lines import KeyPath
+from .tracker_checks import batch_refusal
 
 Matrix: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -309,7 +310,8 @@ def _read_plugin(document: Document, path: KeyPath, value: Any, kind: _Kind) -> 
         document.report((*path, "use"), reason, nearest_name(use, known))
         return choice, None
     try:
-        plugin = choice.build(kind.group)
+        refusal = batch_refusal(use) if kind is _TRACKER else ""
+        plugin = None if refusal else choice.build(kind.group)
     except OptionError as error:
         document.report((*path, *error.option.split(".")), error.reason, error.did_you_mean)
     except (Exception, SystemExit) as error:  # anything may happen while someone's module is imported
@@ -318,7 +320,8 @@ def _read_plugin(document: Document, path: KeyPath, value: Any, kind: _Kind) -> 
     else:
         if isinstance(plugin, kind.protocol):
             return choice, plugin
-        document.report((*path, "use"), f"{use!r} is none of the {kind.group}: it lacks {kind.methods}.")
+        lacking = f"{use!r} is none of the {kind.group}: it lacks {kind.methods}."
+        document.report((*path, "use"), refusal or lacking)
     return choice, None
 
 

@@ -12,42 +12,21 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ...acquire.errors import SourceError
 from ...acquire.frame import Frame
 from ...acquire.link.messages import FrameHeader, frame_with, header_of
 from ...acquire.reply import Reply, decode_array, encode_array
-from ...models.detections import Compartments, Detections
-
-Columns: TypeAlias = tuple[tuple[str, str, int], ...]
+from ...models.detections import Detections
+from .columns import columns_of, detections_from
 
 _RECORD = struct.Struct("<II")
 _LARGEST_RECORD = 1 << 28
 _MAGIC = b"cytoloop journal 1\n"
-
-# Name, type and width of each column of Detections; 0 is the number of channels. Those of the second list belong
-# to its compartments; the third is there if the segmenter says it.
-_COLUMNS = (
-    ("yx", "f8", 2),
-    ("area", "f8", 1),
-    ("bbox", "i4", 4),
-    ("mean", "f8", 0),
-    ("maximum", "f8", 0),
-    ("moments", "f8", 3),
-)
-_PARTS = (
-    ("nuclei", "i4", 1),
-    ("nuclear_area", "f8", 1),
-    ("cytoplasm_area", "f8", 1),
-    ("nuclear_mean", "f8", 0),
-    ("cytoplasm_mean", "f8", 0),
-)
-_CONFIDENCE = (("confidence", "f4", 1),)
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +50,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         reply: Reply,
         segmented: Frame | None = None,
         memory: dict[str, Any] | None = None,
+        *,
+        with_mask: bool = False,
     ) -> Entry:
         """Return the entry of a processed frame.
 
@@ -82,16 +63,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             The frame that was segmented; None if none was.
         memory
             What the segmenter knows after it.
+        with_mask
+            Keep the mask as well, because the tracker needs it.
         """
-        columns = None
-        if detections is not None:
-            columns = _bytes_of(detections, _COLUMNS)
-            if detections.compartments is not None:
-                columns |= _bytes_of(detections.compartments, _PARTS)
-            if detections.confidence is not None:
-                columns |= _bytes_of(detections, _CONFIDENCE)
-            if detections.novelty is not None:
-                columns["novelty"] = struct.pack("<d", detections.novelty)
+        columns = None if detections is None else columns_of(detections, with_mask=with_mask)
         joined = None
         if segmented is not None and segmented.channels != header.channels:
             joined = header_of(segmented, skipped=0, slot=-1, check=0)
@@ -109,40 +84,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     def restore_detections(self) -> Detections | None:
         """Return the detections as they were measured."""
-        if self.detections is None:
-            return None
-        header, channels = self.segmented, len(self.segmented.channels)
-        parts = confidence = novelty = None
-        if "nuclei" in self.detections:
-            parts = Compartments(**_arrays_of(self.detections, _PARTS, channels))
-        if "confidence" in self.detections:
-            confidence = _arrays_of(self.detections, _CONFIDENCE, channels)["confidence"]
-        if "novelty" in self.detections:
-            (novelty,) = struct.unpack("<d", self.detections["novelty"])
-        return Detections(
-            sequence=header.sequence,
-            time_s=header.time_s,
-            shape=(header.shape[-2], header.shape[-1]),
-            stage_um=header.stage_um,
-            pixel_size_um=header.pixel_size_um,
-            channels=header.channels,
-            compartments=parts,
-            confidence=confidence,
-            novelty=novelty,
-            **_arrays_of(self.detections, _COLUMNS, channels),
-        )
-
-
-def _bytes_of(table: Detections | Compartments, columns: Columns) -> dict[str, bytes]:
-    return {name: np.ascontiguousarray(getattr(table, name), dtype).tobytes() for name, dtype, _ in columns}
-
-
-def _arrays_of(stored: dict[str, bytes], columns: Columns, channels: int) -> dict[str, Any]:
-    arrays: dict[str, Any] = {}
-    for name, dtype, width in columns:
-        array: NDArray[Any] = np.frombuffer(stored[name], dtype)
-        arrays[name] = array if width == 1 else array.reshape(-1, width or channels)
-    return arrays
+        return None if self.detections is None else detections_from(self.detections, self.segmented)
 
 
 class Journal:

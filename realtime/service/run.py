@@ -86,7 +86,8 @@ class Run:
         held = self._held
         if held is not None and header.sequence in self._waiting:
             reply = _tried(reply, "its pixels", lambda: held.write(frame))
-        entry = Entry.of(header, detections, reply, segmented, memory)
+        with_mask = self._pipeline.needs_masks
+        entry = Entry.of(header, detections, reply, segmented, memory, with_mask=with_mask)
         reply = _tried(reply, "it", lambda: self._journal.append(entry))
         if held is not None:  # only now: until it was written down, the frame may have to be made again
             held.keep(self._waiting)

@@ -16,6 +16,8 @@ from cytoloop.realtime.service.journal import Entry, Journal, read_journal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+COLUMNS = ("yx", "area", "bbox", "mean", "maximum", "moments")
+
 
 def an_entry(number: int) -> Entry:
     frame = Frame(
@@ -54,7 +56,7 @@ def test_entries_come_back_as_they_were_written(tmp_path: Path):
     assert [entry.reply.messages for entry in entries] == [(f"frame {number}",) for number in range(4)]
     back, found = entries[3].restore_detections(), an_entry(3).restore_detections()
     assert back is not None and found is not None
-    for name in ("yx", "area", "bbox", "mean", "maximum", "moments"):
+    for name in COLUMNS:
         assert np.array_equal(getattr(back, name), getattr(found, name)), name
         assert getattr(back, name).dtype == getattr(found, name).dtype
     assert (back.shape, back.stage_um, back.time_s) == ((8, 9), (1.0, 2.0), 1.5)
@@ -73,6 +75,67 @@ def test_confidences_and_novelty_come_back_with_their_detections(tmp_path: Path)
     back = entry.restore_detections()
     assert back is not None and back.confidence is not None
     assert (back.confidence.tolist(), back.confidence.dtype, back.novelty) == (sure.tolist(), np.float32, 0.3)
+
+
+def kept(path: Path, detections: Detections, *, with_mask: bool = False) -> Detections:
+    """Return detections after they were written and read."""
+    plain = an_entry(3)
+    path.unlink(missing_ok=True)
+    journal = Journal(path)
+    journal.append(Entry.of(plain.header, detections, plain.reply, with_mask=with_mask))
+    journal.close()
+    (entry,) = read_journal(path)
+    back = entry.restore_detections()
+    assert back is not None
+    return back
+
+
+def test_columns_that_only_some_segmenters_give_come_back_exactly(tmp_path: Path):
+    before = an_entry(3).restore_detections()
+    assert before is not None
+    plain = kept(tmp_path / "journal", before)
+    assert (dict(plain.classes), plain.embedding, plain.z) == ({}, None, None)
+    said = replace(
+        before,
+        classes={"mitotic": np.array([0.1, 0.9, 0.5], np.float32), "dead cells": np.zeros(3, np.float32)},
+        embedding=np.arange(12, dtype=np.float32).reshape(3, 4) / 7,
+        z=np.array([0.1, 2.5, 1e6]),
+    )
+    back = kept(tmp_path / "journal", said)
+    assert list(back.classes) == ["mitotic", "dead cells"]
+    for one, other in (
+        *((back.classes[name], said.classes[name]) for name in said.classes),
+        (back.embedding, said.embedding),
+        (back.z, said.z),
+    ):
+        assert one is not None and other is not None
+        assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+
+
+def test_an_embedding_of_no_cells_keeps_its_width(tmp_path: Path):
+    before = an_entry(0).restore_detections()
+    assert before is not None
+    said = replace(before, embedding=np.zeros((0, 16), np.float32), classes={"dead": np.zeros(0, np.float32)})
+    back = kept(tmp_path / "journal", said)
+    assert back.embedding is not None
+    assert (back.embedding.shape, back.classes["dead"].shape) == ((0, 16), (0,))
+
+
+@pytest.mark.parametrize("cells", [3, 70_000])
+def test_a_mask_is_kept_only_if_it_is_asked_for(tmp_path: Path, cells: int):
+    before = an_entry(3).restore_detections()
+    assert before is not None
+    mask = np.zeros((8, 9), np.int32)
+    mask[2:5, 3:6], mask[7, 8] = 1, cells
+    many = {
+        name: np.resize(getattr(before, name), (cells, *getattr(before, name).shape[1:])) for name in COLUMNS
+    }
+    said = replace(before, mask=mask, **many)
+    assert kept(tmp_path / "journal", said).mask is None
+    assert kept(tmp_path / "journal", before, with_mask=True).mask is None
+    back = kept(tmp_path / "journal", said, with_mask=True).mask
+    assert back is not None
+    assert (back.dtype, back.tolist()) == (np.int32, mask.tolist())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -1,13 +1,40 @@
-"""What every registered tracker must do."""
+"""What every registered tracker of a live stream must do; those of whole movies are in test_batch_trackers.py."""
 
 from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from cytoloop.acquire.plugins import find_class, known_names
-from cytoloop.trackers.tracker import Tracker
+from cytoloop.trackers.tracker import BatchTracker, Restorable, Tracker
 
-NAMES = known_names("trackers")
+CLASSES = {name: find_class("trackers", name) for name in known_names("trackers")}
+NAMES = [name for name, cls in CLASSES.items() if not issubclass(cls, BatchTracker)]
+RESTORABLE = [name for name in NAMES if issubclass(CLASSES[name], Restorable)]
+
+
+@pytest.fixture
+def detections(detections):
+    """Return a function like that of all tests; the cells are discs, with their boxes and a mask."""
+
+    def made(yx, sequence=0, **more):
+        found = detections(yx, sequence, **more)
+        radius = np.sqrt(found.area / np.pi)[:, np.newaxis]
+        height, width = found.shape
+        low = np.clip(np.floor(found.yx - radius), 0, [height - 1, width - 1])
+        high = np.clip(np.ceil(found.yx + radius) + 1, 1, [height, width])
+        boxes = np.concatenate([low, high], axis=1).astype(np.int32)
+        mask = np.zeros(found.shape, np.int32)
+        for number, (y0, x0, y1, x1) in enumerate(boxes.tolist(), start=1):
+            y, x = np.ogrid[y0:y1, x0:x1]
+            disc = (y - found.yx[number - 1, 0]) ** 2 + (x - found.yx[number - 1, 1]) ** 2
+            mask[y0:y1, x0:x1][disc <= radius[number - 1] ** 2] = number
+        return replace(found, bbox=boxes, mask=mask)
+
+    return made
 
 
 def walk(detections, frames=12, seed=0):
@@ -74,7 +101,8 @@ def test_cells_that_barely_move_keep_their_identity_in_whatever_order_they_come(
     tracker, identity = make(), None
     for sequence in range(6):
         order = random.permutation(len(yx))
-        tracks = tracker.update(detections((yx + random.normal(0, 1, yx.shape))[order], sequence))
+        moved = (yx + random.normal(0, 1, yx.shape))[order]
+        tracks = tracker.update(detections(moved, sequence, area=400.0))
         found = dict(zip(order.tolist(), tracks.track.tolist(), strict=True))
         identity = identity or found
         assert found == identity
@@ -95,7 +123,82 @@ def test_cells_at_one_and_the_same_place_are_no_reason_to_fail(make, detections)
         assert len(tracker.update(detections(np.full((6, 2), 100.0), sequence))) == 6
 
 
-@pytest.mark.parametrize("reach", [0.0, -3.0])
-def test_a_distance_that_is_not_above_zero_is_refused_by_name(make, reach):
-    with pytest.raises(ValueError, match="max_distance_px"):
-        make(max_distance_px=reach)
+@pytest.mark.parametrize("option", ["max_distance_px", "min_iou", "max_gap"])
+@pytest.mark.parametrize("value", [-1, -3])
+def test_an_option_that_makes_no_sense_is_refused_by_name(make, option, value):
+    if option not in inspect.signature(make).parameters:
+        pytest.skip(f"it has no {option}")
+    with pytest.raises(ValueError, match=option):
+        make(**{option: value})
+
+
+def halfway(tracker, detections, frames=6):
+    """Let a tracker see half of a movie; return the rest of it."""
+    movie = list(walk(detections))
+    for given in movie[:frames]:
+        tracker.update(given)
+    return movie[frames:]
+
+
+def same(one, two):
+    """Return whether two values are the same, arrays in type and value."""
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, np.ndarray):
+        return one.dtype == two.dtype and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+    return one == two
+
+
+@pytest.mark.parametrize("name", RESTORABLE)
+@pytest.mark.parametrize("frames", [0, 1, 6, 9])
+def test_one_that_takes_over_a_state_goes_on_as_the_other_would_have(name, frames, detections):
+    first, fresh = CLASSES[name](), CLASSES[name]()
+    rest = halfway(first, detections, frames)
+    fresh.restore(copy.deepcopy(first.state()))
+    for given in rest:
+        one, two = first.update(given), fresh.update(given)
+        assert [
+            each.name for each in fields(one) if not same(getattr(one, each.name), getattr(two, each.name))
+        ] == []
+
+
+@pytest.mark.parametrize("name", RESTORABLE)
+def test_a_state_takes_the_place_of_what_a_tracker_knew(name, detections):
+    first, other = CLASSES[name](), CLASSES[name]()
+    rest = halfway(first, detections)
+    for given in walk(detections, frames=3, seed=8):
+        other.update(given)
+    other.restore(first.state())
+    for given in rest:
+        assert first.update(given).track.tolist() == other.update(given).track.tolist()
+
+
+def is_plain(value):
+    """Return whether a value is made of numbers, text, arrays, and lists and tables of them."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return isinstance(value, int | float | str | np.ndarray | type(None))
+
+
+@pytest.mark.parametrize("name", RESTORABLE)
+def test_a_state_can_be_written_down_and_does_not_change_as_its_tracker_goes_on(name, detections):
+    tracker = CLASSES[name]()
+    rest = halfway(tracker, detections)
+    state = tracker.state()
+    before = copy.deepcopy(state)
+    for given in rest:
+        tracker.update(given)
+    assert same(state, before)
+    assert is_plain(state)
+
+
+@pytest.mark.parametrize("name", RESTORABLE)
+def test_a_state_of_another_kind_is_refused(name, detections):
+    tracker = CLASSES[name]()
+    halfway(tracker, detections)
+    state = tracker.state()
+    for wrong in ({"tracker": "another"}, dict(list(state.items())[:-1])):
+        with pytest.raises(ValueError):
+            CLASSES[name]().restore(wrong)
