@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
@@ -20,7 +20,16 @@ BENCHES = {
     "faults": "Kill and hang the service during real acquisitions; count what is lost.",
     "decode": "Answer of a net to cells for every family of nets, beside the family's own decoder.",
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
+    "track": "Detections to identities for every tracker, beside those of other projects; or one for very long.",
     "wire": "Send mutated wire messages; count what is refused, and what is not.",
+}
+
+EXAMPLES = {
+    "track": (
+        "cytoloop bench track --no-peers",
+        "cytoloop bench track --objects 1000 --density hard --tracker lap --tracker trackpy",
+        "cytoloop bench track --long 100000",
+    )
 }
 
 
@@ -35,8 +44,8 @@ class Benches(click.Group):
         """Import one measurement and make a command of its ``run``."""
         if cmd_name not in BENCHES:
             return None
-        run = import_module(f"cytoloop.realtime.bench.{cmd_name}").run
-        return bench_command(cmd_name, BENCHES[cmd_name], run)
+        module = import_module(f"cytoloop.realtime.bench.{cmd_name}")
+        return bench_command(cmd_name, BENCHES[cmd_name], module.run, getattr(module, "shown", None))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names and purposes."""
@@ -46,45 +55,58 @@ class Benches(click.Group):
 
 @click.group(cls=Benches, epilog=examples_text(("cytoloop bench link", "cytoloop bench faults --json")))
 def bench() -> None:
-    """Measure the link, its safety, and the speed of what finds cells."""
+    """Measure the link, its safety, and the speed of what finds and follows cells."""
 
 
-def bench_command(name: str, purpose: str, run: Callable[..., dict[str, Any]]) -> click.Command:
+def bench_command(
+    name: str,
+    purpose: str,
+    run: Callable[..., dict[str, Any]],
+    shown: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> click.Command:
     """Make a command of a measurement's ``run(progress, *, ...)``.
 
     Its annotated keywords with defaults become options: ``seed: int = 0`` becomes ``--seed INTEGER``, a bool
-    becomes a flag, and a tuple an option that may be given several times.
+    becomes a flag, a literal a choice, and a tuple an option that may be given several times. The help of an option
+    is what it is ``Annotated`` with. ``shown`` returns of a result what tables shall hold, if that is not all.
     """
 
     def measure(output: Output, **options: Any) -> int:
         with output.progress() as progress:
             values = run(progress, **options)
-        output.result(values, lambda: _tables(name, values))
+        output.result(values, lambda: _tables(name, shown(values) if shown else values))
         return FAILED if values.get("ok") is False else DONE
 
     measure.__doc__ = purpose
-    made = command(name, examples=(f"cytoloop bench {name} --json",))(measure)
+    made = command(name, examples=(f"cytoloop bench {name} --json", *EXAMPLES.get(name, ())))(measure)
     made.params.extend(_options(run))
     return made
 
 
 def _options(run: Callable[..., Any]) -> list[click.Parameter]:
-    hints = get_type_hints(run)
+    hints, annotated = get_type_hints(run), get_type_hints(run, include_extras=True)
     options: list[click.Parameter] = []
     for key, parameter in list(inspect.signature(run).parameters.items())[1:]:
         kind, default = hints[key], parameter.default
+        said = getattr(annotated[key], "__metadata__", (None,))[0]
         several, name = get_origin(kind) is tuple, f"--{key.replace('_', '-')}"
         options.append(
             click.Option(
                 [f"{name}/--no-{name[2:]}" if kind is bool else name, key],
-                type=get_args(kind)[0] if several else kind,
+                type=_type(get_args(kind)[0] if several else kind),
                 is_flag=kind is bool,
                 multiple=several,
                 default=default,
-                show_default=True,
+                show_default=default != (),
+                help=said,
             )
         )
     return options
+
+
+def _type(kind: Any) -> Any:
+    """Return what click makes of a type: a choice of a literal, else the same."""
+    return click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
 
 
 def _tables(name: str, values: dict[str, Any]) -> Any:
