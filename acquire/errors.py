@@ -14,6 +14,7 @@
     ├── AcquisitionError        the acquisition engine failed, and would have kept silent about it
     │   └── EventError          an acquisition event that the engine mishandles, refused before it is submitted
     ├── ActuatorError           a command that the microscope could not carry out
+    ├── ExportError             a result that cannot be written: names path and reason
     ├── ModelError              a model file or package that cannot be used: names file and reason
     ├── PluginError             an unknown segmenter, tracker, rule, source or actuator
     └── MissingExtraError       an optional part that is not installed: names the extra that brings it
@@ -122,6 +123,24 @@ class EventError(AcquisitionError):
 
 class ActuatorError(CytoloopError):
     """A command that the microscope could not carry out."""
+
+
+class ExportError(CytoloopError):
+    """A result that cannot be written; what was there before is still there.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    reason
+        What is wrong, and what is allowed.
+    begun
+        Whether writing had begun (a full disk); else it was refused before.
+    """
+
+    def __init__(self, path: str | Path, reason: str, *, begun: bool = False) -> None:
+        self.path, self.reason, self.begun = str(path), reason, begun
+        super().__init__(f"{path}: {reason}")
 
 
 class ModelError(CytoloopError):

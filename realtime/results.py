@@ -1,7 +1,8 @@
 """What a run leaves for people and programs, written from its journal: tracks as CTC and CSV, and decisions.
 
-The journal is what the service wrote before it answered, so the counts here are those of the service itself.
-One pass over it; memory grows with the number of tracks and frames, never with pixels.
+The journal is what the service wrote before it answered, so the counts of frames are those of the service itself.
+What it said of cells and corrected later is written as it was corrected. Two passes over the journal: the first
+collects the corrections, the second writes. Memory grows with the number of tracks and frames, never with pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,8 @@ import tifffile
 
 from ..acquire.reply import Decision
 from ..trackers.export import CtcWriter
+from ..trackers.lineage import Lineage
+from .amended import Field, amended, field_of, read_lineages
 from .progress import Progress, silent
 from .service.journal import Entry, read_journal
 
@@ -39,17 +43,19 @@ class Results:
     segmented
         Frames in which cells were looked for; others belong to another channel, or could not be segmented.
     tracks, divisions
-        Identities and divisions over all fields of view.
+        Identities and divisions over all fields of view, after corrections.
+    corrections, ignored
+        Corrections of earlier frames; of these, such as would give two cells one identity and were left out.
     decisions, refused
         Decisions that the limits let pass, and those they refused.
     first_decisions
         The first of both, for a report.
     cells, divided, times_s
-        Cells, divisions and frame time of each segmented frame.
+        Cells, divisions and frame time of each segmented frame, after corrections.
     stage_um
         (x, y) of the stage in um of each frame that has one.
     recent
-        The last segmented frames, newest at the end, for tails and marks of a picture.
+        The last segmented frames, newest at the end, after corrections; for tails and marks of a picture.
     fields
         One folder in the layout of the Cell Tracking Challenge for each field of view: (position, z) by name.
     """
@@ -60,6 +66,8 @@ class Results:
     segmented: int = 0
     tracks: int = 0
     divisions: int = 0
+    corrections: int = 0
+    ignored: int = 0
     decisions: int = 0
     refused: int = 0
     first_decisions: list[Decision] = field(default_factory=list[Decision])
@@ -68,9 +76,7 @@ class Results:
     times_s: list[float] = field(default_factory=list[float])
     stage_um: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     recent: deque[Entry] = field(default_factory=lambda: deque[Entry](maxlen=KEPT_RECENT))
-    fields: dict[str, tuple[int | str, int | str]] = field(
-        default_factory=dict[str, "tuple[int | str, int | str]"]
-    )
+    fields: dict[str, Field] = field(default_factory=dict[str, Field])
 
 
 def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = silent) -> Results:
@@ -93,8 +99,11 @@ def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = si
         If the journal cannot be read.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _Writer(run, out, digits) as writer:
-        for count, entry in enumerate(read_journal(run / "journal"), start=1):
+    lineages = read_lineages(run, progress)
+    with _Writer(run, out, digits, lineages.of) as writer:
+        # Of a run that goes on, what came meanwhile is left for the next time.
+        entries = islice(read_journal(run / "journal"), lineages.entries)
+        for count, entry in enumerate(entries, start=1):
             writer.add(entry)
             progress("writing results", count)
     return writer.results
@@ -103,11 +112,15 @@ def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = si
 class _Writer:
     """The open files of one call of :func:`write_results`."""
 
-    def __init__(self, run: Path, out: Path, digits: int) -> None:
-        self.results = Results()
+    def __init__(self, run: Path, out: Path, digits: int, lineages: dict[Field, Lineage]) -> None:
+        every = lineages.values()
+        self.results = Results(
+            tracks=sum(len(lineage.spans) for lineage in every),
+            ignored=sum(len(lineage.refused) for lineage in every),
+        )
+        self._lineages = lineages
         self._masks, self._ctc, self._digits = run / "masks", out / "ctc", digits
-        self._fields: dict[tuple[int | str, int | str], CtcWriter] = {}
-        self._identities: set[tuple[int | str, int | str, int]] = set()
+        self._fields: dict[Field, CtcWriter] = {}
         self._last = -1
         with ExitStack() as stack:
             self._table: Any = csv.writer(stack.enter_context((out / "tracks.csv").open("w", newline="")))
@@ -124,7 +137,6 @@ class _Writer:
         for writer in self._fields.values():
             writer.close()
         self._stack.close()
-        self.results.tracks = len(self._identities)
 
     def add(self, entry: Entry) -> None:
         """Count one frame and write what is known of it."""
@@ -140,8 +152,10 @@ class _Writer:
         self._add_decisions(entry.reply.decisions)
         if entry.segmented.stage_um is not None:
             results.stage_um.append(entry.segmented.stage_um)
+        results.corrections += len(entry.reply.corrections)
         if entry.detections is not None:
-            self._add_cells(entry)
+            field = field_of(entry)
+            self._add_cells(amended(entry, self._lineages[field]), field)
 
     def _add_decisions(self, decisions: tuple[Decision, ...]) -> None:
         results = self.results
@@ -151,7 +165,7 @@ class _Writer:
             self._decisions.write(msgspec.json.encode(decision) + b"\n")
         results.first_decisions += decisions[: MOST_KEPT_DECISIONS - len(results.first_decisions)]
 
-    def _add_cells(self, entry: Entry) -> None:
+    def _add_cells(self, entry: Entry, field: Field) -> None:
         results, header, reply = self.results, entry.segmented, entry.reply
         results.segmented += 1
         results.cells.append(len(reply.cells))
@@ -159,20 +173,19 @@ class _Writer:
         results.divisions += len(reply.divisions)
         results.times_s.append(header.time_s)
         results.recent.append(entry)
-        key = (header.axes.get("position", 0), header.axes.get("z", 0))
-        if key not in self._fields:
+        if field not in self._fields:
             name = f"{len(self._fields) + 1:02d}_RES"
-            results.fields[name] = key
-            self._fields[key] = CtcWriter(self._ctc / name, self._digits)
-        self._write_rows(key, entry)
-        self._identities.update((*key, track) for track in reply.cells.track.tolist())
+            results.fields[name] = field
+            self._fields[field] = CtcWriter(self._ctc / name, self._digits)
+        self._write_rows(field, entry)
         mask = self._masks / f"{reply.sequence:06d}.tif"
         if mask.is_file():
-            self._fields[key].add(
-                tifffile.imread(mask), reply.cells.track, reply.divisions, header.axes.get("time")
+            parents = self._lineages[field].parents
+            self._fields[field].add(
+                tifffile.imread(mask), reply.cells.track, parents, header.axes.get("time")
             )
 
-    def _write_rows(self, key: tuple[int | str, int | str], entry: Entry) -> None:
+    def _write_rows(self, key: Field, entry: Entry) -> None:
         cells, header = entry.reply.cells, entry.segmented
         if not self._columns:
             self._columns = tuple(cells.columns)

@@ -20,6 +20,7 @@ from .demo import demo
 from .doctor import doctor
 from .engine import engine
 from .evaluate import evaluate
+from .export import export
 from .keys import keys
 from .output import INTERRUPTED
 from .replay import replay
@@ -55,7 +56,7 @@ def cytoloop() -> None:
     """
 
 
-for _command in (demo, serve, replay, evaluate, annotate, train, engine, bench, doctor, keys):
+for _command in (demo, serve, replay, export, evaluate, annotate, train, engine, bench, doctor, keys):
     cytoloop.add_command(_command)
 
 

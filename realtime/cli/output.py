@@ -22,6 +22,7 @@ from ...acquire.errors import (
     AddressError,
     ConfigurationError,
     CytoloopError,
+    ExportError,
     FrameError,
     MissingExtraError,
     PluginError,
@@ -116,6 +117,8 @@ def exit_code(error: CytoloopError) -> int:
     """Return 2 if what was asked for cannot be done as it was written, 1 if a run failed on its way."""
     asked_wrongly = (ConfigurationError, PluginError, AddressError, FrameError, MissingExtraError)
     if isinstance(error, asked_wrongly) or (isinstance(error, SourceError) and error.frame is None):
+        return USAGE
+    if isinstance(error, ExportError) and not error.begun:
         return USAGE
     return FAILED
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..acquire.reply import Division
+from ...acquire.errors import ExportError
+from ..graph import TrackGraph, next_number
+from .target import new_output
 
 MOST_LABELS = 65_535
 
@@ -54,7 +58,7 @@ class CtcWriter:
         self,
         labels: NDArray[np.integer[Any]],
         tracks: NDArray[np.int64],
-        divisions: tuple[Division, ...] = (),
+        parents: Mapping[int, int] = MappingProxyType({}),
         number: int | str | None = None,
     ) -> None:
         """Write one frame.
@@ -62,28 +66,29 @@ class CtcWriter:
         Parameters
         ----------
         labels
-            (y, x) mask; label i + 1 is ``tracks[i]``.
+            (y, x) mask; label i + 1 is ``tracks[i]``. Labels beyond have no identity, as when tracking failed, and
+            are left out.
         tracks
             (n,) identities.
-        divisions
-            Those of this frame.
+        parents
+            The mothers of tracks that were born by division; only those of tracks that begin here count. A mother
+            must be over when her daughter begins.
         number
             The frame's number; the next one if it is no number above that of the frame before.
         """
         before = self._number
-        self._number = number if isinstance(number, int) and number > before else before + 1
+        self._number = next_number(before, number)
         if not self.complete:
             return
-        mothers = {int(d): division.mother for division in divisions for d in division.daughters}
         followed = sum(t in self._last and self._last[t].end == before for t in tracks.tolist())
         if len(self._pieces) + len(tracks) - followed > MOST_LABELS:
             self.complete = False
             return
-        new = np.zeros(len(tracks) + 1, np.uint16)
+        new = np.zeros(max(len(tracks), int(labels.max(initial=0))) + 1, np.uint16)
         for row, track in enumerate(map(int, tracks), start=1):
             piece = self._last.get(track)
             if piece is None or piece.end != before:
-                earlier = piece or self._last.get(mothers.get(track, 0))
+                earlier = piece or self._last.get(parents.get(track, 0))
                 piece = _Piece(
                     len(self._pieces) + 1, self._number, self._number, earlier.label if earlier else 0
                 )
@@ -105,3 +110,36 @@ class CtcWriter:
                 self._file(number, self._digits).rename(self._file(number, digits))
         rows = (f"{p.label} {p.begin} {p.end} {p.parent}\n" for p in self._pieces)
         (self._folder / "res_track.txt").write_text("".join(rows), encoding="ascii")
+
+
+def write_ctc(
+    graph: TrackGraph, path: Path, masks: Callable[[int], NDArray[np.integer[Any]]], *, force: bool = False
+) -> None:
+    """Write masks and table of a run into a new folder.
+
+    Parameters
+    ----------
+    graph
+        The run.
+    path
+        The folder; a later version of it replaces an earlier one whole.
+    masks
+        Called with each row of ``graph.frames``; returns the (y, x) mask of the frame, in which label i + 1 is the
+        i-th cell of the frame in the graph.
+    force
+        Replace what is there.
+
+    Raises
+    ------
+    ExportError
+        If the folder exists, cannot be written, or the layout holds no run of so many tracks.
+    """
+    first = np.searchsorted(graph.frame, np.arange(len(graph.frames) + 1))
+    with new_output(path, force=force, marker="res_track.txt") as folder:
+        writer = CtcWriter(folder)
+        for row, number in enumerate(graph.frames.number.tolist()):
+            tracks = graph.track[first[row] : first[row + 1]]
+            writer.add(masks(row), tracks, graph.parents, number)
+        if not writer.complete:
+            raise ExportError(path, f"the layout holds {MOST_LABELS} tracks at most, and this run has more")
+        writer.close()
