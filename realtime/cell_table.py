@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from ..acquire.reply import Cells
 from ..models.detections import Compartments, Detections
+from ..trackers.history import Descent
 from ..trackers.tracks import Tracks
 
 
-def cells_of(tracks: Tracks, channels: Sequence[str]) -> Cells:
-    """Return the cells of a frame as columns.
+def measured_of(tracks: Tracks, channels: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return what is measured of the cells of a frame, by name, (n,) each.
 
-    ``mean`` and ``max`` are those of the segmented channel. ``confidence`` is that of the link to the frame
-    before, ``cell_confidence`` how sure the segmenter is of the cell. Of several channels each has columns of its own,
-    such as ``mean_GFP``; where cells have nuclei, there are ``nuclei`` (how many), ``nuclear_mean_GFP`` and
+    ``mean`` and ``max`` are those of the segmented channel. ``cell_confidence`` is how sure the segmenter is of the
+    cell, ``p_mitotic`` how likely it is of that class. Of several channels each has columns of its own, such as
+    ``mean_GFP``; where cells have nuclei, there are ``nuclei`` (how many), ``nuclear_mean_GFP`` and
     ``cytoplasm_mean_GFP`` as well.
 
     Parameters
@@ -36,17 +37,49 @@ def cells_of(tracks: Tracks, channels: Sequence[str]) -> Cells:
         "max": found.maximum[:, found.channel],
         "major_px": found.axes_px[:, 0],
         "minor_px": found.axes_px[:, 1],
-        "parent": tracks.parent,
-        "age": tracks.age,
-        "confidence": tracks.confidence,
     }
+    if found.z is not None:
+        columns["z_px"] = found.z
     if found.confidence is not None:
         columns["cell_confidence"] = found.confidence
+    columns |= {f"p_{name}": values for name, values in found.classes.items()}
     places = _places(channels, found)
     if len(channels) > 1:
         columns |= _by_channel("mean", found.mean, places) | _by_channel("max", found.maximum, places)
     if found.compartments is not None:
         columns |= _of_parts(found.compartments, places)
+    return columns
+
+
+def cells_of(tracks: Tracks, measured: Mapping[str, NDArray[Any]], descent: Descent) -> Cells:
+    """Return the cells of a frame as columns: what is measured, and what the tracker says of them.
+
+    ``confidence`` is that of the link to the frame before, ``margin`` by how much it beats the best other way to
+    explain the frame; ``provisional`` is 1 where the identity may yet be corrected.
+
+    Parameters
+    ----------
+    tracks
+        The cells.
+    measured
+        What is measured of them, (n,) each.
+    descent
+        Where they come from.
+    """
+    found = tracks.detections
+    columns = {
+        **measured,
+        "parent": tracks.parent,
+        "age": tracks.age,
+        "confidence": tracks.confidence,
+        "generation": descent.generation,
+        "sister": descent.sister,
+        "since_division_s": descent.since_division_s,
+    }
+    if tracks.margin is not None:
+        columns["margin"] = tracks.margin
+    if tracks.provisional is not None:
+        columns["provisional"] = tracks.provisional
     return Cells(
         track=np.asarray(tracks.track, np.int64),
         x_px=_column(found.yx[:, 1]),

@@ -22,13 +22,15 @@ from ..models.compartments import measure_cells
 from ..models.detections import Detections
 from ..models.labels import Labels
 from ..models.segmenter import Remembering, Segmenter, needed_channels
+from ..trackers.history import History
 from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
-from .cell_table import cells_of
+from .cell_table import cells_of, measured_of
 from .channels import Joined, Joiner
 from .experiment.channel_checks import check_segmenter
 from .experiment.config import StreamConfig
 from .experiment.document import dotted
+from .experiment.tracker_checks import batch_refusal
 from .identities import Identities
 from .limits import Limiter
 from .notices import Notices
@@ -56,11 +58,12 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class _Field:
-    """One field of view: its tracker, its rules, its cells' numbers, and where the stage first stood."""
+    """One field of view: its tracker, its rules, its cells' numbers and past, and where the stage first stood."""
 
     tracker: Tracker
     rules: tuple[Rule, ...]
     identities: Identities
+    history: History
     origin_um: tuple[float, float] | None = None
 
 
@@ -90,13 +93,15 @@ class Pipeline:
         Frames that could not be segmented so far.
     joiner
         What joins the channels, or None if frames are taken as they come.
+    needs_masks
+        Whether :meth:`restore` needs detections with their mask, because the tracker looks at it.
 
     Raises
     ------
     PluginError
         If the segmenter, the tracker or a rule cannot be constructed.
     ConfigurationError
-        If the segmenter looks at other channels than those that are joined.
+        If the segmenter looks at other channels than those that are joined, or the tracker needs the whole movie.
     """
 
     def __init__(self, stream: StreamConfig, segmenter: Segmenter | None = None) -> None:
@@ -119,7 +124,10 @@ class Pipeline:
         self._channels: tuple[str, ...] | None = stream.channels or None
         self._latest_s = -math.inf
         self._notices = Notices()
-        self._make_field()  # what cannot be built must fail now, not at the first frame
+        if refusal := batch_refusal(stream.tracker.use):
+            raise ConfigurationError([Problem("", 0, "tracker", refusal)])
+        first = self._make_field()  # what cannot be built must fail now, not at the first frame
+        self.needs_masks = bool(getattr(first.tracker, "needs_masks", False))
         compartments.warm_up()  # nor may the first frame wait for a compiler
 
     def step(self, frame: Frame) -> Step:
@@ -197,18 +205,20 @@ class Pipeline:
         messages += forgotten + self._time_notice(frame) + self._column_notice(frame)
         try:
             tracks = field.identities.renumber(_checked(field.tracker.update(detections), detections))
+            measured = measured_of(tracks, self._channels or frame.channels)
+            descent = field.history.update(tracks, measured)
         except Exception as error:
             why = f"tracking failed: {type(error).__name__}: {error}"
             return Reply(sequence, Cells.none(), messages=(*messages, why))
         start = _lap(timings, "track", start)
         affine, unusable = self._pixel_map(frame)
-        moment = Moment(frame, tracks, affine, channel)
+        moment = Moment(frame, tracks, affine, channel, field.history, descent)
         decisions, said = _ask(field.rules, moment)
         verdict = self._limiter.check(moment, decisions, field.origin_um)
         _lap(timings, "decide", start)
         return Reply(
             sequence=sequence,
-            cells=cells_of(tracks, self._channels or frame.channels),
+            cells=cells_of(tracks, measured, descent),
             divisions=tracks.divisions,
             merges=tracks.merges,
             corrections=tracks.corrections,
@@ -281,7 +291,7 @@ class Pipeline:
 
     def _make_field(self) -> _Field:
         rules = tuple(rule.build("rules") for rule in self._stream.rules)
-        return _Field(self._stream.tracker.build("trackers"), rules, Identities(self._numbers))
+        return _Field(self._stream.tracker.build("trackers"), rules, Identities(self._numbers), History())
 
     def _pixel_map(self, frame: Frame) -> tuple[Affine | None, tuple[str, ...]]:
         try:

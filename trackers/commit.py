@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..acquire.reply import Correction, Division, Merge
-from ..models.detections import Detections
 from .alive import Alive
 from .events import Event
+from .explained import Explained
 from .memory import Hidden, Memory
 from .motion import Motion, first_steadiness, moved
 from .scales import Scales, learned
@@ -35,44 +35,6 @@ DYING_AREA, DYING_LIGHT = float(np.log(0.65)), float(np.log(1.4))
 """A cell that has shrunk and grown bright like this before it vanishes has died (condensation)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Explained:
-    """How a frame is explained.
-
-    Attributes
-    ----------
-    detections, found
-        The m detections, and they as tracks without a past.
-    at_rest, alive
-        The n tracks where they were last seen, with the shift of the field taken out, and where they are expected.
-    scales
-        What the movie had taught before.
-    column_of, confidence, margin
-        (n,) the detection that each track is linked to, -1 for none; how likely the link is, its margin and gain.
-    gain
-        (n,) how much the link explains.
-    events
-        What links cannot explain; tracks and detections that take part are not linked, but for late divisions.
-    drift_px
-        (y, x) that the field has moved, beyond what the stage is known to have moved.
-    at_border
-        (n,) bool, tracks that are expected at the border.
-    """
-
-    detections: Detections
-    found: Alive
-    at_rest: Alive
-    alive: Alive
-    scales: Scales
-    column_of: Ints
-    confidence: Floats
-    margin: Floats
-    gain: Floats
-    events: list[Event]
-    drift_px: tuple[float, float]
-    at_border: NDArray[np.bool_]
-
-
 @dataclass(frozen=True, slots=True)
 class _Birth:
     """Daughters: the row of the mother, their detections, and the first frame in which they were seen."""
@@ -94,9 +56,7 @@ class Commit:
         m = len(of.found)
         self._hidden = {int(each.cell.track[0]): each for each in memory.hidden}
         self._row_of_hidden = {track: len(of.alive) + i for i, track in enumerate(self._hidden)}
-        self._rows = of.at_rest
-        for each in memory.hidden:
-            self._rows = self._rows.joined(each.cell)
+        self._rows = of.at_rest.joined(*(each.cell for each in memory.hidden))
         self._track, self._parent = self._rows.track.copy(), self._rows.parent.copy()
         self._since, self._age = self._rows.since.copy(), self._rows.age.copy()
         self._settled = np.zeros(len(self._rows), bool)  # goes on, or is over
@@ -365,6 +325,8 @@ class Commit:
 
     def _still_hidden(self, alive: Alive) -> tuple[Hidden, ...]:
         """Return the hidden cells whose carriers go on; the others, and those hidden for too long, are lost."""
+        if not self._hidden:
+            return ()
         tracks, seen = set(alive.track.tolist()), set(alive.track[alive.missed == 0].tolist())
         kept: list[Hidden] = []
         for track, hidden in self._hidden.items():
@@ -381,10 +343,6 @@ class Commit:
         scales = memory.scales or self._of.scales
         variance = scales.step_px**2 * now.unrest
         trust = 1 / (1 + np.exp(-now.steadiness))
-        inside: dict[int, tuple[int, ...]] = {}
-        for each in memory.hidden:
-            inside[each.carrier] = (*inside.get(each.carrier, ()), int(each.cell.track[0]))
-        seen = set(now.track.tolist())
         return Tracks(
             detections=self._of.detections,
             track=now.track,
@@ -397,7 +355,16 @@ class Commit:
             ended=tuple(self._ended),
             margin=self._margin,
             provisional=(now.age == 0) | unsure,
-            merges=tuple(Merge(carrier, tracks) for carrier, tracks in inside.items() if carrier in seen),
+            merges=_merges(memory.hidden, now.track),
             corrections=tuple(self._corrections),
             drift_px=self._of.drift_px,
         )
+
+
+def _merges(hidden: tuple[Hidden, ...], seen: Ints) -> tuple[Merge, ...]:
+    """Return which of the tracks that are seen hide others."""
+    inside: dict[int, tuple[int, ...]] = {}
+    for each in hidden:
+        inside[each.carrier] = (*inside.get(each.carrier, ()), int(each.cell.track[0]))
+    there = np.isin(list(inside), seen)
+    return tuple(Merge(*each) for each, is_there in zip(inside.items(), there, strict=True) if is_there)

@@ -51,7 +51,9 @@ class DivisionModel:
         """Return the (t,) log of the odds that each of t triples is a division."""
         given = np.stack([measured[name] for name in self.names], axis=1)
         given = np.clip((given - self.mean) / self.spread, -FARTHEST, FARTHEST)
-        return np.tanh(given @ self.hidden.T + self.hidden_bias) @ self.output + self.output_bias
+        # Not as a product of matrices: numpy would wake threads for it, which then spin for a while.
+        hidden = np.tanh(np.einsum("tk,hk->th", given, self.hidden) + self.hidden_bias)
+        return np.einsum("th,h->t", hidden, self.output) + self.output_bias
 
 
 @cache

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .alive import Alive
+from ..models.kernels import frozen
+from .alive import Alive, squared
+from .assignment import Edges
 from .scales import Scales
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SMALLEST, LARGEST = 0.12, 1.0
+SMALLEST, LARGEST = 0.08, 1.3
 """A daughter's area as a share of her mother's."""
-LEAST_SUM, MOST_SUM = 0.45, 1.8
+LEAST_SUM, MOST_SUM = 0.4, 2.5
 """That of both together."""
+
+
+MOST_LOST = 17.0
+"""Cells whose links explain so much have not become others; spares the looks of nearly all of a crowd."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linked:
+    """The links of a frame: (n,) gain of each track's, 0 for none, and (m,) the track of each detection or -1."""
+
+    gain: Floats
+    row_of: Ints
+
+    def lost(self, triples: Triples) -> Floats:
+        """Return (t,) what the links of each mother and of both detections explain, each link once."""
+        gain = np.append(self.gain, 0.0)  # row -1: none
+        one, other = (self.row_of[each] for each in (triples.one, triples.other))
+        lost = gain[triples.mother] + np.where(one != triples.mother, gain[one], 0.0)
+        return lost + np.where(other != triples.mother, gain[other], 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,45 +58,54 @@ class Triples:
         return Triples(self.mother[rows], self.one[rows], self.other[rows])
 
 
-def candidates(start: Ints, column: Ints, mothers: Alive, found: Alive, slack_px: float) -> Triples:
+def candidates(near: Edges, mothers: Alive, found: Alive, linked: Linked, slack_px: float) -> Triples:
     """Return every two detections that could, by place and area, be the daughters of one cell.
 
     Parameters
     ----------
-    start, column
-        Near detections of each mother, as in :class:`~cytoloop.trackers.assignment.Edges`.
+    near
+        Detections near each mother.
     mothers, found
         The cells where they are expected, and the detections.
+    linked
+        What the links explain that a division would replace.
     slack_px
         How far a cell may stray.
     """
-    yy, xx, yx = mothers.moments.T
-    half_length = 2 * np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
-    reach = np.maximum(1.1 * half_length, 1.8 * mothers.radius) + slack_px
-    return Triples(
-        *_triples(start, column, mothers.place, np.exp(mothers.area), reach, found.place, np.exp(found.area))
-    )
+    reach = np.maximum(1.1 * mothers.half_length, 1.8 * mothers.radius) + slack_px
+    given = (mothers.place, np.exp(mothers.area), reach, found.place, np.exp(found.area), linked.gain)
+    return Triples(*_triples(near.start, near.column, linked.row_of, *map(frozen, given)))
 
 
 def warm_up() -> None:
     """Compile the kernel, or load it if it was compiled before."""
-    edge, one, place = np.zeros(1, np.int64), np.ones(1), np.zeros((1, 2))
-    _triples(np.array([0, 1]), edge, place, one, one, place, one)
+    edge, one, place = np.zeros(1, np.int64), frozen(np.ones(1)), frozen(np.zeros((1, 2)))
+    _triples(np.array([0, 1]), edge, edge, place, one, one, place, one, one)
 
 
 @njit(cache=True, nogil=True)
 def _triples(
-    start: Ints, column: Ints, place: Floats, area: Floats, reach: Floats, found: Floats, size: Floats
+    start: Ints,
+    column: Ints,
+    row_of: Ints,
+    place: Floats,
+    area: Floats,
+    reach: Floats,
+    found: Floats,
+    size: Floats,
+    gain: Floats,
 ) -> tuple[Ints, Ints, Ints]:
     triples, count = np.empty((64, 3), np.int64), 0
     d = place.shape[1]
-    near = np.empty(64, np.int64)
+    near, near_cost = np.empty(64, np.int64), np.empty(64)
     for i in range(start.size - 1):
         n = 0
         for e in range(start[i], start[i + 1]):
             j = column[e]
-            share = size[j] / area[i]
-            if share < SMALLEST or share > LARGEST:
+            share, row = size[j] / area[i], row_of[j]
+            # Of the links of the mother and of both detections, each counts once.
+            cost = gain[row] if row >= 0 and row != i else 0.0
+            if share < SMALLEST or share > LARGEST or gain[i] + cost > MOST_LOST:
                 continue
             square = 0.0
             for axis in range(d):
@@ -83,13 +114,16 @@ def _triples(
                 continue
             if n == near.size:
                 near = np.concatenate((near, np.empty_like(near)))
-            near[n] = j
+                near_cost = np.concatenate((near_cost, np.empty_like(near_cost)))
+            near[n], near_cost[n] = j, cost
             n += 1
         for a in range(n):
             for b in range(a + 1, n):
                 j, k = near[a], near[b]
                 both = size[j] + size[k]
                 if both < LEAST_SUM * area[i] or both > MOST_SUM * area[i]:
+                    continue
+                if gain[i] + near_cost[a] + near_cost[b] > MOST_LOST:
                     continue
                 square = 0.0  # of the way from the mother to the middle of both
                 for axis in range(d):
@@ -133,7 +167,7 @@ def features(triples: Triples, mothers: Alive, found: Alive, scales: Scales) -> 
     radius = mothers.radius[m]
     share = (a / (a + b))[:, np.newaxis]
     apart = found.place[j] - found.place[k]
-    length = np.maximum(np.sqrt(np.square(apart).sum(axis=1)), 1e-3)
+    length = np.maximum(np.sqrt(squared(apart)), 1e-3)
     middle = share * found.place[j] + (1 - share) * found.place[k] - mothers.place[m]
     allowed = np.sqrt(scales.step_px**2 + (0.35 * radius) ** 2)
     flat = apart[:, -2:]
@@ -153,7 +187,7 @@ def features(triples: Triples, mothers: Alive, found: Alive, scales: Scales) -> 
     return {
         "sum": np.log((a + b) / area),
         "ratio": np.abs(found.area[j] - found.area[k]),
-        "middle": np.sqrt(np.square(middle).sum(axis=1)) / allowed,
+        "middle": np.sqrt(squared(middle)) / allowed,
         "apart": np.log(length / radius),
         "along": cosine * np.hypot(own[:, 0], own[:, 1]),
         "long": np.hypot(own[:, 0], own[:, 1]),
@@ -176,6 +210,7 @@ def _along(moments: Floats, unit: Floats) -> Floats:
 
 def division_gains(
     triples: Triples,
+    of: Mapping[str, Floats],
     mothers: Alive,
     found: Alive,
     scales: Scales,
@@ -190,15 +225,16 @@ def division_gains(
 
     Parameters
     ----------
-    triples, mothers, found, scales
-        As for :func:`features`.
+    triples, of
+        t of them, and their :func:`features`.
+    mothers, found, scales
+        As for these.
     prior
         (n,) log of the odds of a division against an end of each mother.
     births
         (m,) log density in 1/px of cells from nowhere at each detection.
     """
     m, j, k = triples.mother, triples.one, triples.other
-    of = features(triples, mothers, found, scales)
     radius = mothers.radius[m]
     variance = scales.step_px**2 + (0.35 * radius) ** 2
     gain = prior[m] - of["middle"] ** 2 / 2 - np.log(2 * np.pi * variance)

@@ -13,7 +13,8 @@ from .neighbours import nearest
 
 Points = NDArray[np.float64]
 NEIGHBOURS = 8
-ENOUGH = 500
+CLOSE_PX = 0.01
+ENOUGH = 300
 """A common shift is taken from about this many cells, however many there are."""
 
 
@@ -76,12 +77,15 @@ def common_shift(
     some = slice(None, None, -(-len(expected) // ENOUGH))
     expected, log_area_before = expected[some], log_area_before[some]
     n = len(expected)
-    _, near = KDTree(found).query(expected, k=min(NEIGHBOURS, len(found)))
+    _, near = KDTree(found, balanced_tree=False, compact_nodes=False).query(
+        expected, k=min(NEIGHBOURS, len(found))
+    )
     moves = found[near] - expected[:, np.newaxis]  # (n, k, 2)
     weight = np.exp(-np.square((log_area_after[near] - log_area_before[:, np.newaxis]) / 0.2) / 2)
 
     def closeness(shift: Points) -> Points:
-        return weight * np.exp(-np.square(moves - shift).sum(axis=2) / (2 * tolerance_px**2))
+        away = moves - shift
+        return weight * np.exp(-np.einsum("ijk,ijk->ij", away, away) / (2 * tolerance_px**2))
 
     def climb(shift: Points) -> Points:
         for _ in range(8):  # mean shift
@@ -89,7 +93,9 @@ def common_shift(
             total = near_shift.sum()
             if total < 1e-6:
                 break
-            shift = (near_shift[:, :, np.newaxis] * moves).sum(axis=(0, 1)) / total
+            before, shift = shift, np.einsum("ij,ijk->k", near_shift, moves) / total
+            if np.abs(shift - before).max() < CLOSE_PX:
+                break
         return shift
 
     far = climb(_fullest_bin(moves.reshape(-1, 2), weight.reshape(-1), tolerance_px))

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .alive import Alive, shape_of, together
+from .alive import Alive, shape_of, squared, together
 from .assignment import Edges, Matching
 from .border import END, Border
 from .division_model import shipped
-from .divisions import Triples, candidates, division_gains, features
+from .divisions import Linked, Triples, candidates, division_gains, features
 from .links import Population, Weights, link_gains
 from .memory import Memory
 from .scales import Scales
@@ -31,11 +31,9 @@ MARGIN = 3.0
 BREAKS, MERGES, JOINS_AGAIN = 0.02, 0.005, 0.3
 """Probability that a cell falls into two pieces, that it is seen as one with a neighbour, and that pieces are one
 again, in a frame."""
-SUSPECTED = -2.5
+SUSPECTED = -2.0
 """Log of the odds from which a division is said. Low, because the next frame confirms it or takes it back, and because
 real divisions are less like each other than simulated ones."""
-MOST_LOST = 14.0
-"""Cells whose links explain so much have not become others; spares the looks of nearly all of a crowd."""
 DIVIDES, PARTS = 0.02, 0.3
 """Probability that a cell divides, and that cells that are seen as one are seen apart again, in a frame."""
 JUST_BORN_FRAMES = 3
@@ -81,8 +79,8 @@ class Scene:
         The n tracks where they are expected, the m detections, and what links are weighed with.
     near
         Detections near each track.
-    column_of, gain, row_of
-        (n,) column and gain of each row's link, -1 and 0 for none; (m,) row of each column.
+    column_of, linked
+        (n,) the detection of each track's link, -1 for none; and what the links explain.
     stays, comes
         As for :func:`~cytoloop.trackers.links.link_gains`.
     divides
@@ -98,8 +96,7 @@ class Scene:
     weights: Weights
     near: Edges
     column_of: Ints
-    gain: Floats
-    row_of: Ints
+    linked: Linked
     stays: Floats
     comes: Floats
     divides: Floats
@@ -130,7 +127,7 @@ class Scene:
         divides[np.isin(alive.track, carriers)] = np.log(PARTS / END)
         young = (alive.age == 0) | np.isin(alive.track, memory.splits.parts)
         return Scene(
-            alive, found, population, scales, weights, near, matching.column_of, gain, row_of,
+            alive, found, population, scales, weights, near, matching.column_of, Linked(gain, row_of),
             border.stays, border.comes, divides, young,
         )  # fmt: skip
 
@@ -139,27 +136,16 @@ class Scene:
         """How far a cell may stray."""
         return 4.0 + 2 * self.scales.step_px
 
-    def lost(self, triples: Triples) -> Floats:
-        """Return (t,) what the links of each mother and of both detections explain, each link once."""
-        gain = np.append(self.gain, 0.0)  # row -1: none
-        lost = gain[triples.mother]
-        one, other = (self.row_of[each] for each in (triples.one, triples.other))
-        lost = lost + np.where(one != triples.mother, gain[one], 0.0)
-        return lost + np.where(other != triples.mother, gain[other], 0.0)
-
 
 def one_to_two(scene: Scene, *, divisions: bool) -> list[Event]:
     """Return cells that are two now: they have divided, or are seen in two pieces."""
-    edges = scene.near
-    triples = candidates(edges.start, edges.column, scene.alive, scene.found, scene.slack_px)
-    lost = scene.lost(triples)
-    open_ = lost < MOST_LOST
-    triples, lost = triples.take(open_), lost[open_]
+    triples = candidates(scene.near, scene.alive, scene.found, scene.linked, scene.slack_px)
     if not len(triples):
         return []
+    lost = scene.linked.lost(triples)
     if not divisions:
         return _pieces(scene, triples, lost, np.full(len(triples), -np.inf))
-    odds = _log_odds(scene, scene.alive, triples, scene.divides, lost, scene.gain[triples.mother])
+    odds = _log_odds(scene, scene.alive, triples, scene.divides, lost, scene.linked.gain[triples.mother])
     return _pieces(scene, triples, lost, odds) + _events("division", triples, odds, SUSPECTED)
 
 
@@ -169,7 +155,7 @@ def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[
     number = np.arange(len(triples))
     edges = Edges.of(number, number, (len(triples), len(triples)))
     mothers = scene.alive.take(triples.mother)
-    away = np.sqrt(np.square(whole.place - mothers.place).sum(axis=1))
+    away = np.sqrt(squared(whole.place - mothers.place))
     comes = scene.comes[triples.one]
     gains = link_gains(
         edges,
@@ -197,7 +183,9 @@ def late_divisions(scene: Scene) -> list[Event]:
     """Return divisions one frame ago of which only one daughter was found then."""
     edges, alive, found = scene.near, scene.alive, scene.found
     open_ = (
-        (scene.row_of[edges.column] < 0) & (scene.column_of[edges.row] >= 0) & (alive.missed[edges.row] == 0)
+        (scene.linked.row_of[edges.column] < 0)
+        & (scene.column_of[edges.row] >= 0)
+        & (alive.missed[edges.row] == 0)
     )
     d = alive.place.shape[1]
     open_ &= (alive.area - alive.earlier[:, d] < _SHRUNK)[edges.row]
@@ -215,7 +203,7 @@ def late_divisions(scene: Scene) -> list[Event]:
     )
     triples = Triples(np.arange(len(row)), scene.column_of[row], new)
     better = _log_odds(scene, mothers, triples, scene.divides[row] + LATE, some.gain, some.gain)
-    far = np.square(found.place[triples.one] - found.place[new]).sum(axis=1) > (4 * mothers.radius) ** 2
+    far = squared(found.place[triples.one] - found.place[new]) > (4 * mothers.radius) ** 2
     better[far] = -np.inf
     return [
         replace(event, rows=(int(row[event.rows[0]]),)) for event in _events("late", triples, better, MARGIN)
@@ -230,12 +218,13 @@ def merges(scene: Scene) -> list[Event]:
         return []
     # Of each such track: what a detection near it is linked to, or if to nothing, another such track near that.
     row, column = edges.row[open_], edges.column[open_]
-    partner = scene.row_of[column]
+    partner = scene.linked.row_of[column]
     fits = (partner >= 0) & (alive.missed[partner] == 0)
     order = np.lexsort((row, column))
     order = order[partner[order] < 0]
     free = Edges.of(column[order], row[order], (len(found), len(alive)))
-    both = candidates(free.start, free.column, found, alive, scene.slack_px)
+    unlinked = Linked(np.zeros(len(found)), np.full(len(alive), -1, np.int64))
+    both = candidates(free, found, alive, unlinked, scene.slack_px)
     into = np.append(column[fits], both.mother)
     one, other = np.append(partner[fits], both.one), np.append(row[fits], both.other)
     if not len(into):
@@ -243,7 +232,7 @@ def merges(scene: Scene) -> list[Event]:
     whole = together(alive, one, other)
     number = np.arange(len(into))
     pairs = Edges.of(number, number, (len(into), len(into)))
-    away = np.sqrt(np.square(whole.place - found.place[into]).sum(axis=1))
+    away = np.sqrt(squared(whole.place - found.place[into]))
     stays = np.minimum(scene.stays[one], scene.stays[other])
     gains = link_gains(
         pairs,
@@ -257,7 +246,7 @@ def merges(scene: Scene) -> list[Event]:
         scene.weights,
     )
     again = scene.pieces[one] | scene.pieces[other]
-    gains += np.log(np.where(again, JOINS_AGAIN, MERGES)) - scene.gain[one]
+    gains += np.log(np.where(again, JOINS_AGAIN, MERGES)) - scene.linked.gain[one]
     good = np.flatnonzero(gains >= MARGIN)
     return [Event("merge", (int(one[t]), int(other[t])), (int(into[t]),), float(gains[t])) for t in good]
 
@@ -282,7 +271,7 @@ def _log_odds(
 ) -> Floats:
     """Return the log of the odds of each division, by the shipped model."""
     measured = features(triples, mothers, scene.found, scene.scales)
-    gain = division_gains(triples, mothers, scene.found, scene.scales, divides, scene.comes)
+    gain = division_gains(triples, measured, mothers, scene.found, scene.scales, divides, scene.comes)
     odds = shipped().log_odds(measured | {"gain": gain, "lost": lost, "linked": linked})
     # A segmenter that tells classes is believed as far as it says that the mother is in mitosis.
     seen = mothers.mitotic[triples.mother]

@@ -56,9 +56,10 @@ def _near(one: Floats, other: Floats, reach: float) -> tuple[Ints, Ints, Floats]
         start[place[j] + 1] += 1
     start = np.cumsum(start)
     filled = start[:-1].copy()
-    member = np.empty(len(other), np.int64)
+    member, ordered = np.empty(len(other), np.int64), np.empty((len(other), 2))
     for j in range(len(other)):
-        member[filled[place[j]]] = j
+        at = filled[place[j]]
+        member[at], ordered[at, 0], ordered[at, 1] = j, other[j, 0], other[j, 1]
         filled[place[j]] += 1
     rows, columns = np.empty(8 * len(one) + 64, np.int64), np.empty(8 * len(one) + 64, np.int64)
     squares = np.empty(rows.size)
@@ -70,11 +71,11 @@ def _near(one: Floats, other: Floats, reach: float) -> tuple[Ints, Ints, Floats]
             for cell_x in range(int(max(x - 1, 0)), int(min(x + 2, width))):
                 cell = cell_y * width + cell_x
                 for k in range(start[cell], start[cell + 1]):
-                    j = member[k]
-                    dy, dx = other[j, 0] - one[i, 0], other[j, 1] - one[i, 1]
+                    dy, dx = ordered[k, 0] - one[i, 0], ordered[k, 1] - one[i, 1]
                     square = dy * dy + dx * dx
                     if square > reach * reach:
                         continue
+                    j = member[k]
                     if found == rows.size:
                         rows = np.concatenate((rows, np.empty_like(rows)))
                         columns = np.concatenate((columns, np.empty_like(columns)))

@@ -13,9 +13,10 @@ from . import assignment, divisions, gate, links
 from .alive import Alive, beginnings
 from .assignment import Edges, link_probabilities, margins, match
 from .border import Border
-from .commit import Commit, Explained
+from .commit import Commit
 from .drift import best_stage_shift, common_shift, stage_shifts
 from .events import Event, Scene, choose, late_divisions, merges, one_to_two
+from .explained import Explained
 from .gate import near_pairs
 from .links import Population, Weights, link_gains
 from .memory import Memory
@@ -28,6 +29,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+ROUNDS = 4
+"""Rounds of messages for the probabilities of links: more change them in the fourth decimal."""
 FAINTEST = -10.0
 """Links that explain less, as the log of an odds ratio, are out of the question."""
 
@@ -79,7 +82,7 @@ class LapTracker:
         scales = memory.scales or first_scales(alive, found)
         border = Border.of(alive, found, scales, detections)
         population = Population.of(found)
-        near, distances = self._near(alive, found, scales)
+        near, distances = self._near(alive, found, population, scales)
         gains = link_gains(
             near, distances, alive, found, population, scales, border.stays, border.comes, self._weights
         )
@@ -104,7 +107,7 @@ class LapTracker:
         share, gain = np.zeros(len(alive)), np.zeros(len(alive))
         linked = np.flatnonzero(matching.edge_of >= 0)
         chosen = matching.edge_of[linked]
-        share[linked] = link_probabilities(edges.row, edges.column, gains, edges.shape)[chosen]
+        share[linked] = link_probabilities(edges.row, edges.column, gains, edges.shape, rounds=ROUNDS)[chosen]
         gain[linked] = gains[chosen]
         margin = margins(edges, left, matching)
         explained = Explained(
@@ -142,12 +145,14 @@ class LapTracker:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"the state of 'lap' is damaged: {type(error).__name__}: {error}") from error
 
-    def _near(self, alive: Alive, found: Alive, scales: Scales) -> tuple[Edges, Floats]:
+    def _near(
+        self, alive: Alive, found: Alive, population: Population, scales: Scales
+    ) -> tuple[Edges, Floats]:
         """Return the possible links and their lengths in px; parts of a cell that has divided are near it too."""
         if not (len(alive) and len(found)):
             none = np.empty(0, np.int64)
             return Edges.of(none, none, (len(alive), len(found))), np.empty(0)
-        reach = 3.5 * scales.step_px + 2 * float(np.median(found.radius)) + 3.0
+        reach = 3.5 * scales.step_px + 1.3 * population.extent + 3.0
         if self._reach is not None:
             reach = self._reach
         row, column, distance = near_pairs(alive.place[:, -2:], found.place[:, -2:], reach)

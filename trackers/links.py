@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .alive import Alive
+from .alive import Alive, squared
 from .assignment import Edges
 from .scales import Scales
 
@@ -39,8 +39,8 @@ class Population:
 
     Attributes
     ----------
-    radius
-        Median radius in px.
+    radius, extent
+        Median radius of a disc of the same area, and median half of the long axis, in px.
     area, brightness
         Mean and standard deviation of these.
     shape
@@ -48,6 +48,7 @@ class Population:
     """
 
     radius: float = 5.0
+    extent: float = 5.0
     area: tuple[float, float] = (4.0, 0.2)
     brightness: tuple[float, float] = (0.0, 0.2)
     shape: float = 0.05
@@ -59,9 +60,10 @@ class Population:
             return Population()
         return Population(
             float(np.median(found.radius)),
+            float(np.median(found.half_length)),
             (float(found.area.mean()), max(float(found.area.std()), 0.2)),
             (float(found.brightness.mean()), max(float(found.brightness.std()), 0.2)),
-            max(float(np.sqrt(np.square(found.shape).sum(axis=1).mean() / 2)), 0.05),
+            max(float(np.sqrt(squared(found.shape).mean() / 2)), 0.05),
         )
 
 
@@ -125,7 +127,7 @@ def link_gains(
                 population.brightness[1],
             ),
             _unlike(
-                np.square(found.shape).sum(axis=1) / max(population.shape, scales.shape) ** 2,
+                squared(found.shape) / max(population.shape, scales.shape) ** 2,
                 max(population.shape, scales.shape) ** 2,
             ),
         ]

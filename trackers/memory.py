@@ -67,9 +67,7 @@ class Memory:
 
     def state(self) -> dict[str, Any]:
         """Return it as names with numbers, lists and arrays."""
-        cells = self.alive.take(slice(0))
-        for each in self.hidden:
-            cells = cells.joined(each.cell)
+        cells = self.alive.take(slice(0)).joined(*(each.cell for each in self.hidden))
         hidden = {
             "carrier": np.array([each.carrier for each in self.hidden], np.int64),
             "frames": np.array([each.frames for each in self.hidden], np.int64),

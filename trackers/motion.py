@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .alive import Alive
+from .alive import Alive, squared
 
 if TYPE_CHECKING:
     from .scales import Scales
@@ -76,14 +76,14 @@ def moved(alive: Alive, rows: Ints, places: Floats, seen: Floats, scales: Scales
     step = seen - alive.place[rows]
     past = step - before
     variance = scales.step_px**2 * unrest
-    says = ((step + past) * before).sum(axis=1) / (2 * variance)  # the difference of both squares
+    says = np.einsum("ij,ij->i", step + past, before) / (2 * variance)  # the difference of both squares
     says = np.clip(says, -_AT_ONCE, _AT_ONCE)
     steadiness = np.clip(_FORGETS * alive.steadiness[rows] + says, -_MOST, _MOST)
     velocity = VELOCITY_DECAY * (before + VELOCITY_GAIN * past)
-    square = np.square(seen - places).sum(axis=1)
+    square = squared(seen - places)
     often = np.minimum(square / d / scales.step_px**2, 9 * unrest)
     unrest = np.clip(unrest + (often - unrest) / MEMORY_FRAMES, 0.25, 9.0)
-    moving = (before != 0).any(axis=1)
+    moving = squared(before) > 0
     foretold = float(says[moving].mean()) if moving.any() else 0.0
     return Motion(velocity, steadiness, unrest, np.sqrt(square * 2 / d), foretold)
 

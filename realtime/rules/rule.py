@@ -9,6 +9,7 @@ from ...acquire.commands import Command
 from ...acquire.coordinates import Affine
 from ...acquire.frame import Frame
 from ...acquire.reply import Decision
+from ...trackers.history import Descent, History
 from ...trackers.tracks import Tracks
 
 
@@ -26,12 +27,17 @@ class Moment:
         Pixel to stage map, or None if neither the frame nor the configuration gives one.
     channel
         The segmented channel: its column in ``tracks.detections.mean``.
+    history, descent
+        What was measured of the cells before (:meth:`~cytoloop.trackers.history.History.past`), and where they come
+        from; None where nobody keeps it.
     """
 
     frame: Frame
     tracks: Tracks
     affine: Affine | None
     channel: int = 0
+    history: History | None = None
+    descent: Descent | None = None
 
 
 class Verdict(NamedTuple):

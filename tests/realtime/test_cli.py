@@ -18,7 +18,7 @@ from cytoloop.realtime.cli.app import cytoloop
 from cytoloop.realtime.cli.bench import BENCHES, bench_command
 from cytoloop.realtime.progress import Progress
 
-COMMANDS = ("demo", "serve", "replay", "evaluate", "bench", "doctor", "keys")
+COMMANDS = ("demo", "serve", "replay", "export", "evaluate", "bench", "doctor", "keys")
 
 
 def leave(*args: object) -> int:

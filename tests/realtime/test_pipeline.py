@@ -166,6 +166,9 @@ def test_a_frame_comes_back_as_cells_decisions_and_timings() -> None:
         "parent": [0.0, 1.0],
         "age": [0.0, 0.0],
         "confidence": [1.0, 1.0],
+        "generation": [0.0, 1.0],
+        "sister": [0.0, 0.0],
+        "since_division_s": pytest.approx([math.nan, 0.0], nan_ok=True),
     }
     assert all(values.dtype == np.float32 for values in reply.cells.columns.values())
     assert set(reply.timings_ms) == {"segment", "measure", "track", "decide"}

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from cytoloop.acquire.errors import SourceError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.reply import Decision, Division
+from cytoloop.acquire.reply import Decision
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
 from cytoloop.realtime.replay import replay
@@ -213,7 +213,7 @@ def test_daughters_have_their_mother_as_parent(tmp_path: Path):
     writer = CtcWriter(tmp_path)
     labels = np.array([[1, 2]], np.uint16)
     writer.add(np.array([[1, 1]], np.uint16), np.array([4]))
-    writer.add(labels, np.array([9, 5]), (Division(4, (5, 9)),))
+    writer.add(labels, np.array([9, 5]), {5: 4, 9: 4})
     writer.close()
     assert (tmp_path / "res_track.txt").read_text() == "1 0 0 0\n2 1 1 1\n3 1 1 1\n"
     assert tifffile.imread(tmp_path / "mask001.tif").tolist() == [[2, 3]]
