@@ -46,6 +46,8 @@ class Alive:
         (n, 3) float64, second central moments yy, xx, yx in px^2.
     mitotic, dead
         (n,) float64, how likely each is of these classes, 0 where nobody says.
+    embedding
+        (n, q) float64, appearance vectors of length 1, or of zeros where there is none.
     earlier
         (n, d + 5) float64: place, area, brightness and moments one observation before; NaN where there is none.
     """
@@ -68,6 +70,7 @@ class Alive:
     moments: Floats
     mitotic: Floats
     dead: Floats
+    embedding: Floats
     earlier: Floats
 
     def __len__(self) -> int:
@@ -89,11 +92,17 @@ class Alive:
         return Alive(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def joined(self, *others: Alive) -> Alive:
-        """Return the rows of all of them."""
+        """Return the rows of all of them; appearance vectors are those of the widest, the others are none."""
         if not others:
             return self
-        every = (self, *others)
+        width = max(each.embedding.shape[1] for each in (self, *others))
+        every = [each._with_vectors(width) for each in (self, *others)]
         return Alive(*(np.concatenate([getattr(each, name) for each in every]) for name in self.__slots__))
+
+    def _with_vectors(self, width: int) -> Alive:
+        if self.embedding.shape[1] == width:
+            return self
+        return replace(self, embedding=np.zeros((len(self), width)))
 
     def state(self) -> dict[str, Any]:
         """Return the columns by name."""
@@ -130,8 +139,17 @@ def beginnings(found: Detections) -> Alive:
         moments=found.moments,
         mitotic=np.asarray(found.classes.get("mitotic", nothing), np.float64),
         dead=np.asarray(found.classes.get("dead", nothing), np.float64),
+        embedding=_unit(found.embedding, n),
         earlier=np.full((n, place.shape[1] + 5), np.nan),
     )
+
+
+def _unit(vectors: NDArray[np.float32] | None, n: int) -> Floats:
+    if vectors is None:
+        return np.zeros((n, 0))
+    wide = np.asarray(vectors, np.float64)
+    length = np.sqrt(squared(wide))[:, np.newaxis]
+    return np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)
 
 
 def together(cells: Alive, one: Ints, other: Ints) -> Alive:

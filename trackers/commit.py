@@ -30,7 +30,7 @@ WHOLE_AGAIN = float(np.log(0.75))
 RECENT_FRAMES = 6
 """For so many frames daughters that are seen as one cell again were never two."""
 LASTS = 3.0
-"""How much more likely than pieces daughters are to be seen apart again: the log of an odds ratio."""
+"""How much more likely than pieces daughters are to be seen apart again, each time: the log of an odds ratio."""
 DYING_AREA, DYING_LIGHT = float(np.log(0.65)), float(np.log(1.4))
 """A cell that has shrunk and grown bright like this before it vanishes has died (condensation)."""
 
@@ -166,7 +166,7 @@ class Commit:
         columns = self._columns_of(splits.parts)
         both = (columns >= 0).all(axis=1)
         unsure = (np.isin(splits.parts, self._track[: len(waiting)][waiting]) & (columns < 0)).any(axis=1)
-        daughters = both & ~splits.divided & (splits.odds + LASTS > 0)
+        daughters = both & ~splits.divided & (splits.odds + LASTS * (splits.frames + 1) > 0)
         for split in np.flatnonzero(daughters).tolist():
             one, other = columns[split].tolist()
             self._born.append(_Birth(int(self._source[one]), (one, other), int(splits.since[split])))
@@ -285,13 +285,18 @@ class Commit:
                 continue
             reason = f"{mother} had divided, which was not certain then"
             self._corrections.append(Correction(birth.since, mother, one, mother, reason))
-            since[columns[0]], age[columns[0]] = birth.since, 1
+            # Pieces began together; a daughter that was missed is one frame younger.
+            since[columns[0]], age[columns[0]] = birth.since, 1 if new[columns[1]] else age[columns[1]]
             if not new[columns[1]]:
                 self._corrections.append(Correction(birth.since, other, other, mother, reason))
         rows = [birth.mother for birth in self._born] + [row for row, _, _ in self._pieces]
         pairs = [birth.columns for birth in self._born] + [columns for _, columns, _ in self._pieces]
+        cell = replace(self._rows, track=self._track, parent=self._parent).take(np.array(rows, np.int64))
+        said_for = np.array(
+            [age[birth.columns[0]] for birth in self._born] + [0] * len(self._pieces), np.int32
+        )
         splits = Splits.new(
-            replace(self._rows, track=self._track, parent=self._parent).take(np.array(rows, np.int64)),
+            replace(cell, age=cell.age + cell.missed - said_for),  # in the frame before they were two
             track[np.array(pairs, np.int64).reshape(-1, 2)],
             np.array([birth.since for birth in self._born] + [today] * len(self._pieces), np.int64),
             np.array([True] * len(self._born) + [False] * len(self._pieces), bool),
@@ -312,16 +317,9 @@ class Commit:
             return self._memory.scales
         columns = np.flatnonzero((self._source >= 0) & ~self._still)
         came = int((self._source < 0).sum()) - 2 * len(self._born)
-        return learned(
-            self._of.scales,
-            self._of.alive,
-            self._of.found,
-            self._source[columns],
-            columns,
-            motion,
-            ended,
-            max(came, 0),
-        )
+        of, rows = self._of, self._source[columns]
+        looks = of.unlike[rows], of.overlap[rows]
+        return learned(of.scales, of.alive, of.found, rows, columns, motion, *looks, ended, max(came, 0))
 
     def _still_hidden(self, alive: Alive) -> tuple[Hidden, ...]:
         """Return the hidden cells whose carriers go on; the others, and those hidden for too long, are lost."""
@@ -334,7 +332,8 @@ class Commit:
             if hidden.carrier not in tracks or frames > LONGEST_MERGE:
                 self._ended.append(Ended(track))
             else:
-                kept.append(replace(hidden, frames=frames))
+                cell = replace(hidden.cell, missed=hidden.cell.missed + 1)
+                kept.append(replace(hidden, frames=frames, cell=cell))
         return tuple(kept)
 
     def _tracks(self, now: Alive, memory: Memory, said: tuple[Division, ...]) -> Tracks:

@@ -139,14 +139,12 @@ class Scene:
 
 def one_to_two(scene: Scene, *, divisions: bool) -> list[Event]:
     """Return cells that are two now: they have divided, or are seen in two pieces."""
-    triples = candidates(scene.near, scene.alive, scene.found, scene.linked, scene.slack_px)
-    if not len(triples):
-        return []
-    lost = scene.linked.lost(triples)
     if not divisions:
-        return _pieces(scene, triples, lost, np.full(len(triples), -np.inf))
-    odds = _log_odds(scene, scene.alive, triples, scene.divides, lost, scene.linked.gain[triples.mother])
-    return _pieces(scene, triples, lost, odds) + _events("division", triples, odds, SUSPECTED)
+        triples = candidates(scene.near, scene.alive, scene.found, scene.linked, scene.slack_px)
+        return _pieces(scene, triples, scene.linked.lost(triples), np.full(len(triples), -np.inf))
+    triples, measured = division_candidates(scene)
+    odds = _log_odds(scene.alive, triples, measured)
+    return _pieces(scene, triples, measured["lost"], odds) + _events("division", triples, odds, SUSPECTED)
 
 
 def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[Event]:
@@ -202,7 +200,8 @@ def late_divisions(scene: Scene) -> list[Event]:
         shape=shape_of(some.earlier[:, d + 2 :]),
     )
     triples = Triples(np.arange(len(row)), scene.column_of[row], new)
-    better = _log_odds(scene, mothers, triples, scene.divides[row] + LATE, some.gain, some.gain)
+    measured = _measured(scene, mothers, triples, scene.divides[row] + LATE, some.gain, some.gain)
+    better = _log_odds(mothers, triples, measured)
     far = squared(found.place[triples.one] - found.place[new]) > (4 * mothers.radius) ** 2
     better[far] = -np.inf
     return [
@@ -266,13 +265,24 @@ def choose(events: Sequence[Event]) -> list[Event]:
     return chosen
 
 
-def _log_odds(
+def division_candidates(scene: Scene) -> tuple[Triples, dict[str, Floats]]:
+    """Return every two detections that could be daughters of one cell, and what the shipped model is given of them."""
+    triples = candidates(scene.near, scene.alive, scene.found, scene.linked, scene.slack_px)
+    linked, lost = scene.linked.gain[triples.mother], scene.linked.lost(triples)
+    return triples, _measured(scene, scene.alive, triples, scene.divides, lost, linked)
+
+
+def _measured(
     scene: Scene, mothers: Alive, triples: Triples, divides: Floats, lost: Floats, linked: Floats
-) -> Floats:
-    """Return the log of the odds of each division, by the shipped model."""
+) -> dict[str, Floats]:
     measured = features(triples, mothers, scene.found, scene.scales)
     gain = division_gains(triples, measured, mothers, scene.found, scene.scales, divides, scene.comes)
-    odds = shipped().log_odds(measured | {"gain": gain, "lost": lost, "linked": linked})
+    return measured | {"gain": gain, "lost": lost, "linked": linked}
+
+
+def _log_odds(mothers: Alive, triples: Triples, measured: dict[str, Floats]) -> Floats:
+    """Return the log of the odds of each division, by the shipped model."""
+    odds = shipped().log_odds(measured)
     # A segmenter that tells classes is believed as far as it says that the mother is in mitosis.
     seen = mothers.mitotic[triples.mother]
     return odds + np.where(seen > 0, np.log(np.clip(seen, 0.05, 0.95) / np.clip(1 - seen, 0.05, 0.95)), 0.0)

@@ -28,10 +28,11 @@ class Explained:
         The n tracks where they were last seen, with the shift of the field taken out, and where they are expected.
     scales
         What the movie had taught before.
-    column_of, confidence, margin
-        (n,) the detection that each track is linked to, -1 for none; how likely the link is, its margin and gain.
-    gain
-        (n,) how much the link explains.
+    column_of, confidence, margin, gain
+        (n,) the detection that each track is linked to, -1 for none; how likely the link is, its margin, and how
+        much it explains.
+    unlike, overlap
+        (n,) distance of the appearance vectors and overlap of the masks of each link; NaN where nothing is known.
     events
         What links cannot explain; tracks and detections that take part are not linked, but for late divisions.
     drift_px
@@ -49,6 +50,8 @@ class Explained:
     confidence: Floats
     margin: Floats
     gain: Floats
+    unlike: Floats
+    overlap: Floats
     events: list[Event]
     drift_px: tuple[float, float]
     at_border: NDArray[np.bool_]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ..acquire.errors import nearest_name
 from .alive import Alive, squared
 from .assignment import Edges
 from .scales import Scales
@@ -26,11 +28,37 @@ LEAST, MOST = -6.0, 3.5
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each look counts; 0 leaves it out, 1 takes it at its word."""
+    """How much each look counts; 0 leaves it out, 1 takes it at its word.
+
+    ``likeness`` is that of appearance vectors, if the segmenter gives any, and ``overlap`` that of masks.
+    """
 
     area: float = 1.0
     brightness: float = 1.0
     shape: float = 1.0
+    likeness: float = 1.0
+    overlap: float = 0.0
+
+    @staticmethod
+    def of(given: Mapping[str, float]) -> Weights:
+        """Return the usual weights but for those that are given.
+
+        Raises
+        ------
+        ValueError
+            Names a look that there is not, or a weight below 0.
+        """
+        names = [each.name for each in fields(Weights)]
+        for name, weight in given.items():
+            if name not in names:
+                hint = nearest_name(name, names)
+                raise ValueError(
+                    f"weights: there is no look {name!r}; allowed: {', '.join(names)}"
+                    + (f". Did you mean {hint!r}?" if hint else "")
+                )
+            if not 0 <= weight < np.inf:
+                raise ValueError(f"weights: {name} must be 0 or more, got {weight}")
+        return Weights(**given)
 
 
 @dataclass(frozen=True, slots=True)

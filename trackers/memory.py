@@ -43,6 +43,8 @@ class Memory:
         The last frame's.
     stage_um
         (x, y) of the stage in um in the last frame, or None.
+    mask
+        (y, x) of the last frame, if overlaps count. Its cells are the first rows of ``alive``.
     """
 
     alive: Alive
@@ -52,6 +54,7 @@ class Memory:
     number: int = 1
     sequence: int = 0
     stage_um: tuple[float, float] | None = None
+    mask: NDArray[np.int32] | None = None
 
     @staticmethod
     def empty(like: Alive) -> Memory:
@@ -81,6 +84,7 @@ class Memory:
             "number": self.number,
             "sequence": self.sequence,
             "stage_um": None if self.stage_um is None else list(self.stage_um),
+            "mask": self.mask,
         }
 
     @staticmethod
@@ -108,6 +112,7 @@ class Memory:
             number=int(state["number"]),
             sequence=int(state["sequence"]),
             stage_um=None if stage is None else (float(stage[0]), float(stage[1])),
+            mask=state["mask"],
         )
 
 

@@ -32,9 +32,15 @@ _AT_ONCE = 2.0
 """Most that one step can say for or against a velocity."""
 
 
-def expected(alive: Alive) -> Alive:
-    """Return the tracks where they are expected one frame on, before any shift of the field."""
-    trust = 1 / (1 + np.exp(-alive.steadiness))
+MODELS = ("auto", "brownian", "velocity")
+"""Which of both filters is believed: each track's own better one, or always the same."""
+
+
+def expected(alive: Alive, model: str = "auto") -> Alive:
+    """Return the tracks where they are expected one frame on, before any shift of the field; by one of ``MODELS``."""
+    if model == "brownian":
+        return alive
+    trust = 1 / (1 + np.exp(-alive.steadiness)) if model == "auto" else np.ones(len(alive))
     return replace(alive, place=alive.place + trust[:, np.newaxis] * alive.velocity)
 
 

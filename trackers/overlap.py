@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ..acquire.reply import Division
 from ..models.detections import Detections
-from ..models.kernels import frozen
-from . import assignment
+from . import assignment, mask_overlaps
 from .assignment import Edges, match
+from .mask_overlaps import Overlaps, overlaps_of
 from .states import check_state
 from .tracks import Ended, Tracks
 
@@ -50,30 +49,6 @@ class _Alive:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Overlaps:
-    """Which of the n cells before and the m cells now share px, sorted by the former, then by the latter.
-
-    Attributes
-    ----------
-    rows, columns, px
-        (e,) int64 each: cell before, cell now, how many px they share.
-    before, now
-        (n,), (m,) int64, areas in px.
-    """
-
-    rows: Ints
-    columns: Ints
-    px: Ints
-    before: Ints
-    now: Ints
-
-    @property
-    def iou(self) -> Floats:
-        """(e,) intersection over union."""
-        return self.px / (self.before[self.rows] + self.now[self.columns] - self.px)
-
-
 class OverlapTracker:
     """Links cells by the assignment of greatest total IoU of their masks in successive frames.
 
@@ -102,7 +77,7 @@ class OverlapTracker:
             raise ValueError(f"max_gap must be 0 or more, got {max_gap}")
         self._min_iou, self._max_gap, self._divide = min_iou, max_gap, divisions
         assignment.warm_up()
-        warm_up()
+        mask_overlaps.warm_up()
         self._mask = np.zeros((0, 0), np.int32)
         none = np.empty(0, np.int64)
         self._alive = _Alive(none, none, none.astype(np.int32), none.astype(np.int32), np.empty((0, 2)))
@@ -119,7 +94,7 @@ class OverlapTracker:
         if detections.mask is None:
             raise ValueError("the tracker 'overlap' compares masks, but Detections.mask is None")
         alive = self._alive
-        overlaps = _overlaps(self._mask, detections.mask, len(alive), len(detections))
+        overlaps = overlaps_of(self._mask, detections.mask, len(alive), len(detections))
         iou = overlaps.iou
         triples = _divisions(overlaps, iou) if self._divide else np.empty((0, 3), np.int64)
         gains = np.where(iou >= self._min_iou, iou, -np.inf)
@@ -134,7 +109,7 @@ class OverlapTracker:
     def _commit(
         self,
         detections: Detections,
-        overlaps: _Overlaps,
+        overlaps: Overlaps,
         linked: Ints,
         columns: Ints,
         iou: Floats,
@@ -175,7 +150,7 @@ class OverlapTracker:
             ),
         )
 
-    def _remember(self, now: _Alive, lost: Ints, overlaps: _Overlaps, detections: Detections) -> Ints:
+    def _remember(self, now: _Alive, lost: Ints, overlaps: Overlaps, detections: Detections) -> Ints:
         """Keep the frame, with lost cells where it is empty; return the rows of those that are given up."""
         assert detections.mask is not None
         alive, mask = self._alive, detections.mask
@@ -204,13 +179,7 @@ class OverlapTracker:
         self._alive = _Alive(*(np.array(state[name], own[name].dtype) for name in _Alive.__slots__))
 
 
-def warm_up() -> None:
-    """Compile the kernel, or load it if it was compiled before."""
-    one = np.ones((1, 1), np.int32)
-    _overlaps(one, one, 1, 1)
-
-
-def _divisions(overlaps: _Overlaps, iou: Floats) -> Ints:
+def _divisions(overlaps: Overlaps, iou: Floats) -> Ints:
     """Return (d, 3) mother row and daughter columns of the cells that have become two."""
     # Each cell within the one that it shares most px with, of several the first.
     order = np.lexsort((overlaps.rows, -overlaps.px, overlaps.columns))
@@ -229,48 +198,3 @@ def _divisions(overlaps: _Overlaps, iou: Floats) -> Ints:
     divided = better & (np.minimum(a, b) >= ALIKE * np.maximum(a, b))
     pairs = np.stack([overlaps.columns[one], overlaps.columns[other]], axis=1)
     return np.column_stack([overlaps.rows[one], np.sort(pairs, axis=1)])[divided]
-
-
-def _overlaps(before: Mask, now: Mask, n: int, m: int) -> _Overlaps:
-    """Return the overlaps of two masks; masks of different shapes have none."""
-    if before.shape != now.shape:
-        none = np.empty(0, np.int64)
-        return _Overlaps(none, none, none, np.zeros(n, np.int64), np.zeros(m, np.int64))
-    area_before, area_now = np.zeros(n, np.int64), np.zeros(m, np.int64)
-    keys, px = _runs(frozen(before, np.int32), frozen(now, np.int32), area_before, area_now)
-    keys, of = np.unique(keys, return_inverse=True)
-    px = np.bincount(of, px, minlength=len(keys)).astype(np.int64)
-    return _Overlaps(keys // max(m, 1), keys % max(m, 1), px, area_before, area_now)
-
-
-@njit(cache=True, nogil=True)
-def _runs(before: Mask, now: Mask, area_before: Ints, area_now: Ints) -> tuple[Ints, Ints]:
-    """Return the pair of cells (row x m + column) and length in px of each horizontal run that two cells share.
-
-    Adds up the areas of both; labels beyond them are no cells.
-    """
-    n, m = area_before.size, area_now.size
-    keys, lengths = np.empty(1024, np.int64), np.empty(1024, np.int64)
-    found = 0
-    for y in range(now.shape[0]):
-        last = -1
-        for x in range(now.shape[1]):
-            old, new = before[y, x], now[y, x]
-            here_before, here_now = 0 < old <= n, 0 < new <= m
-            if here_before:
-                area_before[old - 1] += 1
-            if here_now:
-                area_now[new - 1] += 1
-            if not (here_before and here_now):
-                last = -1
-                continue
-            key = (np.int64(old) - 1) * m + new - 1
-            if key == last:
-                lengths[found - 1] += 1
-                continue
-            if found == keys.size:
-                keys = np.concatenate((keys, np.empty_like(keys)))
-                lengths = np.concatenate((lengths, np.empty_like(lengths)))
-            keys[found], lengths[found] = key, 1
-            found, last = found + 1, key
-    return keys[:found].copy(), lengths[:found].copy()

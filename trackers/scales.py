@@ -36,6 +36,10 @@ class Scales:
         The same of log mean intensity.
     shape
         Spread of the change of each component of ``Alive.shape``.
+    likeness
+        Usual distance (1 minus the cosine) of a cell's appearance vectors in two frames.
+    overlap
+        Usual overlap (intersection over union) of a cell's masks in two frames.
     velocity
         By how much, in the log likelihood per step, velocities foretell places better than last places do.
     ended, came
@@ -50,6 +54,8 @@ class Scales:
     area_of_light: float = 0.0
     brightness: float = 0.15
     shape: float = 0.15
+    likeness: float = 0.1
+    overlap: float = 0.7
     velocity: float = 0.0
     ended: float = 0.02
     came: float = 0.02
@@ -85,6 +91,8 @@ def learned(
     linked: Ints,
     columns: Ints,
     motion: Motion,
+    unlike: Floats,
+    overlap: Floats,
     ended: int,
     came: int,
 ) -> Scales:
@@ -100,6 +108,8 @@ def learned(
         (k,) rows of tracks and of the detections that they were linked to.
     motion
         What the frame says of their motion.
+    unlike, overlap
+        (k,) distance of their appearance vectors, and overlap of their masks; NaN where nothing is known.
     ended, came
         How many tracks ended and how many detections are new.
     """
@@ -119,6 +129,8 @@ def learned(
             scales.brightness, max(float(np.median(np.abs(light - gain))) / 0.674, 0.03), rate
         ),
         shape=_toward(scales.shape, max(float(np.median(turn)) / 0.674, 0.02), rate),
+        likeness=_toward_known(scales.likeness, unlike, rate),
+        overlap=_toward_known(scales.overlap, overlap, rate),
         velocity=scales.velocity + rate * (motion.foretold - scales.velocity),
         ended=scales.ended + slow * (float(np.clip(ended / max(len(alive), 1), 0.002, 0.2)) - scales.ended),
         came=scales.came + slow * (float(np.clip(came / max(len(found), 1), 0.002, 0.3)) - scales.came),
@@ -128,3 +140,8 @@ def learned(
 
 def _toward(old: float, new: float, rate: float) -> float:
     return float(np.exp((1 - rate) * np.log(old) + rate * np.log(new)))
+
+
+def _toward_known(old: float, now: Floats, rate: float) -> float:
+    known = now[~np.isnan(now)]
+    return _toward(old, max(float(np.median(known)), 0.01), rate) if len(known) else old

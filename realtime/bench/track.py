@@ -1,6 +1,6 @@
 """``cytoloop bench track``: from detections to identities, beside trackers of other projects, on the same crowds.
 
-Crowds are simulated (:mod:`cytoloop.realtime.bench.crowd`), without images: the truth is known, and only tracking is
+Crowds are simulated (:mod:`cytoloop.trackers.recipes.crowd`), without images: the truth is known, and only tracking is
 timed. Every tracker runs in a process of its own with one thread. A row's keys, beside its names:
 
 ``ms``
@@ -36,8 +36,8 @@ import numpy as np
 
 from ...acquire.errors import FrameError, PluginError
 from ...acquire.plugins import find_class, known_names
+from ...trackers.recipes.crowd import Density, crowd
 from ..progress import Progress
-from .crowd import Density, crowd
 from .track_peers import PEERS
 from .track_scores import Judged
 from .track_worker import FEWEST_FRAMES, Job

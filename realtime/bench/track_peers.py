@@ -18,8 +18,8 @@ from ...models.detections import Detections
 from ...trackers.adapters.borrowed import borrowed
 from ...trackers.adapters.links import first_cells
 from ...trackers.adapters.links import tracks_of as tracks_of_links
+from ...trackers.recipes.crowd import Crowd
 from ...trackers.tracks import Tracks
-from .crowd import Crowd
 
 Ints = NDArray[np.int64]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...acquire.reply import Correction
+from ...trackers.recipes.crowd import CrowdFrame
 from ...trackers.tracks import Tracks
-from .crowd import CrowdFrame
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...acquire.plugins import find_class
+from ...trackers.recipes.crowd import CROWDS, Crowd, CrowdFrame, Density, crowd
 from ...trackers.tracks import Tracks
-from .crowd import CROWDS, Crowd, CrowdFrame, Density, crowd
 from .track_peers import PEERS
 from .track_scores import score_tracks
 

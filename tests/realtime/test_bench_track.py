@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from cytoloop.acquire.errors import CytoloopError
 from cytoloop.realtime.bench import track
-from cytoloop.realtime.bench.crowd import CROWDS, CrowdFrame, crowd
 from cytoloop.realtime.bench.track_peers import PEERS
 from cytoloop.realtime.bench.track_worker import Job, build_tracker, work
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.progress import silent
 from cytoloop.trackers.adapters.borrowed import EXTRA
+from cytoloop.trackers.recipes.crowd import CROWDS, CrowdFrame, crowd
 from scipy.spatial import KDTree
 
 DENSITIES = ("easy", "hard")

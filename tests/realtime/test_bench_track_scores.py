@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from cytoloop.acquire.reply import Correction, Division
 from cytoloop.models.detections import Detections
-from cytoloop.realtime.bench.crowd import CrowdFrame
 from cytoloop.realtime.bench.track_scores import TrackScores, calibration_error, score_tracks
+from cytoloop.trackers.recipes.crowd import CrowdFrame
 from cytoloop.trackers.tracks import Tracks
 
 Family = tuple[int, int, int]
