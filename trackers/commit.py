@@ -83,7 +83,10 @@ class Commit:
         self._gain[columns] = self._of.gain[linked]
         for event in self._of.events:
             columns = list(event.columns)
-            self._confidence[columns], self._margin[columns] = 1 / (1 + np.exp(-event.better)), event.better
+            if event.kind == "late" and self._source[columns].tolist() != [event.rows[0], -1]:
+                continue  # its link is another, now that the cells of other events are taken out
+            self._confidence[columns] = 1 / (1 + np.exp(-event.better))
+            self._margin[columns] = max(event.better, 0.0)  # divisions are said even if others are as likely
             if event.kind == "merge":
                 self._merge(event.rows, event.columns[0])
             elif event.kind == "late":
@@ -167,8 +170,13 @@ class Commit:
         both = (columns >= 0).all(axis=1)
         unsure = (np.isin(splits.parts, self._track[: len(waiting)][waiting]) & (columns < 0)).any(axis=1)
         daughters = both & ~splits.divided & (splits.odds + LASTS * (splits.frames + 1) > 0)
+        taken = {column for birth in self._born for column in birth.columns}
         for split in np.flatnonzero(daughters).tolist():
             one, other = columns[split].tolist()
+            if not taken.isdisjoint((one, other)):  # of three pieces, two are daughters
+                daughters[split] = False
+                continue
+            taken |= {one, other}
             self._born.append(_Birth(int(self._source[one]), (one, other), int(splits.since[split])))
         over = both & ~daughters & (splits.frames + 1 >= RECENT_FRAMES)
         for split in np.flatnonzero(~both & ~unsure & splits.divided).tolist():
@@ -284,7 +292,10 @@ class Commit:
             if birth.since == today:
                 continue
             reason = f"{mother} had divided, which was not certain then"
-            self._corrections.append(Correction(birth.since, mother, one, mother, reason))
+            said = int(
+                self._rows.track[birth.mother]
+            )  # another name than hers if her own birth is revoked now
+            self._corrections.append(Correction(birth.since, said, one, mother, reason))
             # Pieces began together; a daughter that was missed is one frame younger.
             since[columns[0]], age[columns[0]] = birth.since, 1 if new[columns[1]] else age[columns[1]]
             if not new[columns[1]]:

@@ -17,7 +17,8 @@ SCORES = ("SEG", "DET", "TRA", "LNK", "BIO", "edge_f1", "division_f1")
 EXAMPLES = (
     "cytoloop evaluate --sequence Fluo-N2DH-SIM+",
     "cytoloop evaluate --sequence Fluo-N2DH-SIM+/01 --tracker nearest",
-    "cytoloop evaluate --sequence movie/01 --labels movie/01_GT/SEG --json",
+    "cytoloop evaluate --sequence movie/01 --labels movie/01_GT/TRA --json",
+    "cytoloop evaluate --sequence movie/01 --labels movie/01_GT/TRA --option missed=0.05 --option broken=0.05",
     "cytoloop evaluate --sequence movie/01 --tracker laptrack --tracker-option max_distance_px=15",
     "cytoloop evaluate --images DSB2018/images --masks DSB2018/masks --draw worst",
 )
@@ -42,7 +43,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the segmenter; may be repeated.",
+    help="An option of the segmenter, or of what --labels gives; may be repeated.",
 )
 @click.option(
     "--tracker", help="Another tracker: its name, or module:Class; also one that needs the whole movie."
@@ -54,7 +55,11 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="KEY=VALUE",
     help="An option of the tracker; may be repeated.",
 )
-@click.option("--labels", type=_FOLDER, help="Folder of found masks to use instead of the segmenter.")
+@click.option(
+    "--labels",
+    type=_FOLDER,
+    help="Folder of found masks to use instead of the segmenter; --option missed, broken and seed make them worse.",
+)
 @click.option("--config", type=_FILE, help="Experiment file to take segmenter and tracker from.")
 @click.option("--stream", "stream_name", help="Which of the file's streams; needed if it has several.")
 @click.option(
@@ -96,7 +101,7 @@ def evaluate(
     stream = _stream_with(chosen_stream(config, stream_name), segmenter, options, tracker, tracker_options)
     if sequence is not None:
         _refuse("--images", others, "listed", "table", "draw")
-        return _sequences(output, sequence, stream, others["labels"])
+        return _sequences(output, sequence, stream, others["labels"], options)
     if images is None or masks is None:
         raise click.UsageError("--images and --masks belong together")
     if tracker is not None or tracker_options:
@@ -149,7 +154,9 @@ def _option(text: str, flag: str) -> tuple[str, Any]:
         return key, value
 
 
-def _sequences(output: Output, sequence: Path, stream: StreamConfig, labels: Path | None) -> int:
+def _sequences(
+    output: Output, sequence: Path, stream: StreamConfig, labels: Path | None, options: tuple[str, ...]
+) -> int:
     from msgspec.structs import replace
 
     from ..evaluate import evaluate as run
@@ -158,8 +165,8 @@ def _sequences(output: Output, sequence: Path, stream: StreamConfig, labels: Pat
     from ..report.replayed import is_whole, settings_of
 
     if labels is not None:
-        options = {"path": str(labels.absolute())}
-        stream = replace(stream, segmenter=PluginChoice("cytoloop.models.given:GivenSegmenter", options))
+        given = dict(_option(text, "--option") for text in options) | {"path": str(labels.absolute())}
+        stream = replace(stream, segmenter=PluginChoice("cytoloop.models.given:GivenSegmenter", given))
     stream.segmenter.build("segmenters")
     with output.progress() as progress:
         done = [run(images, truth, stream, progress) for images, truth in find_sequences(sequence)]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...acquire.frame import Frame
 from ...acquire.simulated import presets
+from ...models.damage import damaged
 from ...models.detections import Detections
 from ...models.labels import Labels, numbered
 from ...models.measure import measure
@@ -155,21 +156,3 @@ def _microscope(kind: str, interval_s: float | None, count: int, seed: int) -> I
                 (found, np.array([name_of.get(int(each), int(each)) for each in numbers], np.int64))
             )
         yield Movie(kind, frames, mothers)
-
-
-def damaged(
-    mask: NDArray[np.int32], missed: float, broken: float, random: np.random.Generator
-) -> tuple[NDArray[np.int32], dict[int, int]]:
-    """Return a mask of which cells are missed or cut in two across their long axis, and who the new numbers are."""
-    worse, name_of = mask.copy(), dict[int, int]()
-    for label in np.unique(mask[mask > 0]).tolist():
-        chance = random.random()
-        if chance < missed:
-            worse[mask == label] = 0
-        elif chance < missed + broken:
-            y, x = np.nonzero(mask == label)
-            offset = np.stack([y - y.mean(), x - x.mean()])
-            axis = np.linalg.eigh(offset @ offset.T)[1][:, 1]
-            side, number = axis @ offset > 0, int(worse.max()) + 1
-            worse[y[side], x[side]], name_of[number] = number, label
-    return worse, name_of
