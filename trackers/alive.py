@@ -14,6 +14,8 @@ from ..models.detections import Detections
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_WHOLE = ("track", "parent", "since", "age", "missed")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alive:
@@ -110,8 +112,24 @@ class Alive:
 
     @staticmethod
     def of_state(state: Mapping[str, Any]) -> Alive:
-        """Return what :meth:`state` was taken of."""
-        return Alive(**{each.name: np.array(state[each.name]) for each in fields(Alive)})
+        """Return what :meth:`state` was taken of.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is something else.
+        """
+        columns = {each.name: np.array(state[each.name]) for each in fields(Alive)}
+        n, d = len(columns["track"]), columns["place"].shape[-1]
+        widths = {"place": d, "velocity": d, "shape": 2, "moments": 3, "earlier": d + 5}
+        widths["embedding"] = columns["embedding"].shape[-1]
+        for name, column in columns.items():
+            shape = (n, widths[name]) if name in widths else (n,)
+            if column.shape != shape or column.dtype.kind != ("i" if name in _WHOLE else "f"):
+                raise ValueError(f"{name} is {column.dtype} of shape {column.shape} for {n} cells")
+            if name != "earlier" and not np.isfinite(column).all():
+                raise ValueError(f"{name} is not finite")
+        return Alive(**columns)
 
 
 def beginnings(found: Detections) -> Alive:

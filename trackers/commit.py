@@ -160,8 +160,9 @@ class Commit:
             self._corrections.append(Correction(since, daughter, *right, f"{name} did not divide: {reason}"))
             if daughter != own:
                 self._parent[self._track == daughter] = 0
+        oldest = self._age[np.isin(self._track, self._splits.parts[split])].max()
         self._track[row], self._parent[row], self._since[row] = name, parent, mother.since[0]
-        self._age[row] += mother.age[0] + 1
+        self._age[row] = mother.age[0] + 1 + oldest
 
     def _judge_splits(self, waiting: NDArray[np.bool_]) -> Splits:
         """Confirm or revoke the splits of which there is news; return those that may still prove wrong."""
@@ -292,9 +293,7 @@ class Commit:
             if birth.since == today:
                 continue
             reason = f"{mother} had divided, which was not certain then"
-            said = int(
-                self._rows.track[birth.mother]
-            )  # another name than hers if her own birth is revoked now
+            said = int(self._rows.track[birth.mother])  # not her name if her own birth is revoked now
             self._corrections.append(Correction(birth.since, said, one, mother, reason))
             # Pieces began together; a daughter that was missed is one frame younger.
             since[columns[0]], age[columns[0]] = birth.since, 1 if new[columns[1]] else age[columns[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
@@ -14,6 +15,8 @@ from .neighbours import nearest
 Points = NDArray[np.float64]
 NEIGHBOURS = 8
 CLOSE_PX = 0.01
+MOST_BINS = 256
+"""A shift is looked for up to so many times the tolerance."""
 ENOUGH = 300
 """A common shift is taken from about this many cells, however many there are."""
 
@@ -80,33 +83,27 @@ def common_shift(
     _, near = KDTree(found, balanced_tree=False, compact_nodes=False).query(
         expected, k=min(NEIGHBOURS, len(found))
     )
-    moves = found[near] - expected[:, np.newaxis]  # (n, k, 2)
+    moves = (found[near] - expected[:, np.newaxis]).reshape(-1, 2)
     weight = np.exp(-np.square((log_area_after[near] - log_area_before[:, np.newaxis]) / 0.2) / 2)
-
-    def closeness(shift: Points) -> Points:
-        away = moves - shift
-        return weight * np.exp(-np.einsum("ijk,ijk->ij", away, away) / (2 * tolerance_px**2))
-
-    def climb(shift: Points) -> Points:
-        for _ in range(8):  # mean shift
-            near_shift = closeness(shift)
-            total = near_shift.sum()
-            if total < 1e-6:
-                break
-            before, shift = shift, np.einsum("ij,ijk->k", near_shift, moves) / total
-            if np.abs(shift - before).max() < CLOSE_PX:
-                break
-        return shift
-
-    far = climb(_fullest_bin(moves.reshape(-1, 2), weight.reshape(-1), tolerance_px))
-    still = climb(np.zeros(2))
-    best = far if closeness(far).max(axis=1).sum() > 1.2 * closeness(still).max(axis=1).sum() + 0.5 else still
+    far = _climb(moves, weight, _fullest_bin(moves, weight.ravel(), tolerance_px), tolerance_px)
+    still = _climb(moves, weight, np.zeros(2), tolerance_px)
+    explained, usual = (_explained(moves, weight, shift, tolerance_px) for shift in (far, still))
+    best = far if explained > 1.2 * usual + 0.5 else still
     return best * n / (n + 2)
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them if they were compiled before."""
+    common_shift(np.eye(3, 2), np.eye(3, 2), 1.0, np.zeros(3), np.zeros(3))
 
 
 def _fullest_bin(moves: Points, weight: Points, width_px: float) -> Points:
     """Return the centre of the fullest 3 x 3 block of bins of a weighted histogram of displacements."""
     bins = np.floor(moves / width_px).astype(np.int64)
+    there = np.maximum(np.abs(bins[:, 0]), np.abs(bins[:, 1])) < MOST_BINS
+    if not there.any():
+        return np.zeros(2)
+    bins, weight = bins[there], weight[there]
     lowest = bins.min(axis=0) - 1
     bins -= lowest
     shape = bins.max(axis=0) + 2
@@ -115,3 +112,40 @@ def _fullest_bin(moves: Points, weight: Points, width_px: float) -> Points:
     blocks = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     peak = np.array(np.unravel_index(int(blocks.argmax()), blocks.shape)) + 1
     return (lowest + peak + 0.5) * width_px
+
+
+@njit(cache=True, nogil=True)
+def _climb(moves: Points, weight: Points, shift: Points, width_px: float) -> Points:
+    """Return the peak of the density of displacements that a shift lies below (mean shift)."""
+    y, x = shift[0], shift[1]
+    n, k = weight.shape
+    for _ in range(8):
+        total = sum_y = sum_x = 0.0
+        for i in range(n):
+            for j in range(k):
+                move_y, move_x = moves[i * k + j, 0], moves[i * k + j, 1]
+                square = (move_y - y) ** 2 + (move_x - x) ** 2
+                if square < 50 * width_px * width_px:
+                    close = weight[i, j] * np.exp(-square / (2 * width_px * width_px))
+                    total, sum_y, sum_x = total + close, sum_y + close * move_y, sum_x + close * move_x
+        if total < 1e-6:
+            break
+        before_y, before_x = y, x
+        y, x = sum_y / total, sum_x / total
+        if max(abs(y - before_y), abs(x - before_x)) < CLOSE_PX:
+            break
+    return np.array([y, x])
+
+
+@njit(cache=True, nogil=True)
+def _explained(moves: Points, weight: Points, shift: Points, width_px: float) -> float:
+    """Return how many cells a shift explains: of each, its closest displacement counts."""
+    n, k = weight.shape
+    total = 0.0
+    for i in range(n):
+        best = 0.0
+        for j in range(k):
+            square = (moves[i * k + j, 0] - shift[0]) ** 2 + (moves[i * k + j, 1] - shift[1]) ** 2
+            best = max(best, weight[i, j] * np.exp(-square / (2 * width_px * width_px)))
+        total += best
+    return total

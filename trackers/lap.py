@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.detections import Detections
-from . import assignment, divisions, gate, links, mask_overlaps
+from . import assignment, divisions, drift, gate, links, mask_overlaps
 from .alive import Alive, beginnings
 from .assignment import Edges, link_probabilities, margins, match
 from .border import Border
@@ -98,7 +98,7 @@ class LapTracker:
         """Take the next frame's detections and return their identities."""
         found = beginnings(detections)
         memory = self._memory or Memory.empty(found)
-        memory, moved_px, drift = self._without_shifts(memory, found, detections)
+        memory, moved_px, drifted = self._without_shifts(memory, found, detections)
         alive = expected(memory.alive, self._motion)
         scales = memory.scales or first_scales(alive, found)
         border = Border.of(alive, found, scales, detections)
@@ -149,7 +149,7 @@ class LapTracker:
             likeness,
             shared,
             events,
-            drift,
+            drifted,
             border.near,
         )
         memory, tracks = Commit(memory, explained, self._max_gap).run()
@@ -189,8 +189,8 @@ class LapTracker:
             move = best_stage_shift(yx, there, moves, radius)
         step = memory.scales.step_px if memory.scales else 0.0
         tolerance = max(0.5 * radius, 1.5 * step, 1.0)
-        drift = common_shift(yx + move, there, tolerance, where.area, found.area)
-        return memory.shifted(move + drift), move + drift, (float(drift[0]), float(drift[1]))
+        shift = common_shift(yx + move, there, tolerance, where.area, found.area)
+        return memory.shifted(move + shift), move + shift, (float(shift[0]), float(shift[1]))
 
     def _more_looks(
         self,
@@ -243,5 +243,5 @@ class LapTracker:
 
 def _warm_up() -> None:
     """Compile the kernels, or load them if they were compiled before: no frame may wait for a compiler."""
-    for kernels in (assignment, gate, links, divisions, mask_overlaps):
+    for kernels in (assignment, divisions, drift, gate, links, mask_overlaps):
         kernels.warm_up()

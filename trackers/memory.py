@@ -97,11 +97,12 @@ class Memory:
             If it is something else.
         """
         cells, of_hidden = Alive.of_state(state["hidden"]["cell"]), state["hidden"]
+        carriers, frames = np.array(of_hidden["carrier"]), np.array(of_hidden["frames"])
+        if any(each.shape != cells.track.shape or each.dtype.kind != "i" for each in (carriers, frames)):
+            raise ValueError(f"carriers {carriers!r} and frames {frames!r} of {len(cells)} hidden cells")
         hidden = (
-            Hidden(int(carrier), cells.take(np.array([row])), int(frames))
-            for row, (carrier, frames) in enumerate(
-                zip(of_hidden["carrier"], of_hidden["frames"], strict=True)
-            )
+            Hidden(int(carriers[row]), cells.take(np.array([row])), int(frames[row]))
+            for row in range(len(cells))
         )
         stage: Sequence[float] | None = state["stage_um"]
         return Memory(
@@ -112,8 +113,17 @@ class Memory:
             number=int(state["number"]),
             sequence=int(state["sequence"]),
             stage_um=None if stage is None else (float(stage[0]), float(stage[1])),
-            mask=state["mask"],
+            mask=_mask(state["mask"]),
         )
+
+
+def _mask(given: Any) -> NDArray[np.int32] | None:
+    if given is None:
+        return None
+    mask = np.asarray(given)
+    if mask.ndim != 2 or mask.dtype.kind != "i":
+        raise ValueError(f"mask is {mask.dtype} of shape {mask.shape}")
+    return mask
 
 
 def _shifted(alive: Alive, by: Floats) -> Alive:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,17 @@ class Scales:
 
     @staticmethod
     def of_state(state: Mapping[str, Any]) -> Scales:
-        """Return what :meth:`state` was taken of."""
-        return Scales(**dict(state))
+        """Return what :meth:`state` was taken of.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is something else.
+        """
+        numbers = {each.name: float(state[each.name]) for each in fields(Scales) if each.name != "links"}
+        if not np.isfinite(list(numbers.values())).all():
+            raise ValueError(f"scales are not finite: {numbers}")
+        return Scales(links=int(state["links"]), **numbers)
 
 
 def first_scales(alive: Alive, found: Alive) -> Scales:

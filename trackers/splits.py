@@ -78,6 +78,18 @@ class Splits:
 
     @staticmethod
     def of_state(state: Mapping[str, Any]) -> Splits:
-        """Return what :meth:`state` was taken of."""
+        """Return what :meth:`state` was taken of.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is something else.
+        """
+        cell = Alive.of_state(state["cell"])
         columns = {each.name: np.array(state[each.name]) for each in fields(Splits) if each.name != "cell"}
-        return Splits(cell=Alive.of_state(state["cell"]), **columns)
+        kinds = {"divided": "b", "odds": "f"}
+        for name, column in columns.items():
+            shape = (len(cell), 2) if name == "parts" else (len(cell),)
+            if column.shape != shape or column.dtype.kind != kinds.get(name, "i"):
+                raise ValueError(f"{name} is {column.dtype} of shape {column.shape} for {len(cell)} cells")
+        return Splits(cell=cell, **columns)
