@@ -27,6 +27,8 @@ LONGEST_MERGE = 20
 """Frames after which a cell that is seen as one with another is given up."""
 WHOLE_AGAIN = float(np.log(0.75))
 """A daughter that is alone, and so large again as a share of her mother, was the mother all along."""
+ENOUGH_TO_TELL, LONGEST_BLANK = 3, 10
+"""Frames without any cell, where there were so many, in which none is given up."""
 RECENT_FRAMES = 6
 """For so many frames daughters that are seen as one cell again were never two."""
 LASTS = 3.0
@@ -171,17 +173,19 @@ class Commit:
         both = (columns >= 0).all(axis=1)
         unsure = (np.isin(splits.parts, self._track[: len(waiting)][waiting]) & (columns < 0)).any(axis=1)
         daughters = both & ~splits.divided & (splits.odds + LASTS * (splits.frames + 1) > 0)
+        for split in np.flatnonzero(~both & ~unsure & splits.divided).tolist():
+            self._judge_lone(split, columns[split])
         taken = {column for birth in self._born for column in birth.columns}
         for split in np.flatnonzero(daughters).tolist():
             one, other = columns[split].tolist()
-            if not taken.isdisjoint((one, other)):  # of three pieces, two are daughters
+            row = int(self._source[one])
+            # Of three pieces, two are daughters; and one thing after another if its own birth was just revoked.
+            if not taken.isdisjoint((one, other)) or self._track[row] != self._rows.track[row]:
                 daughters[split] = False
                 continue
             taken |= {one, other}
-            self._born.append(_Birth(int(self._source[one]), (one, other), int(splits.since[split])))
+            self._born.append(_Birth(row, (one, other), int(splits.since[split])))
         over = both & ~daughters & (splits.frames + 1 >= RECENT_FRAMES)
-        for split in np.flatnonzero(~both & ~unsure & splits.divided).tolist():
-            self._judge_lone(split, columns[split])
         self._ended += [
             Ended(track, "division") for track in splits.cell.track[over & splits.divided].tolist()
         ]
@@ -214,7 +218,9 @@ class Commit:
     def _finish(self) -> tuple[Memory, Tracks]:
         of, n = self._of, len(self._of.alive)
         missed = ~self._settled[:n]
-        given_up = missed & (of.alive.missed >= self._max_gap)
+        # Where nothing at all is found, the light or the focus failed rather than every cell.
+        blank = len(of.found) == 0 and n >= ENOUGH_TO_TELL
+        given_up = missed & (of.alive.missed >= self._max_gap + (LONGEST_BLANK if blank else 0))
         self._ended += [
             Ended(int(self._track[row]), self._why(row)) for row in np.flatnonzero(given_up).tolist()
         ]
@@ -238,6 +244,8 @@ class Commit:
             number=int(max(now.track.max(initial=0) + 1, self._memory.number)),
             sequence=of.detections.sequence,
             stage_um=of.detections.stage_um,
+            time_s=of.detections.time_s,
+            interval_s=self._memory.interval_to(of.detections.time_s),
         )
         return memory, self._tracks(now, memory, said)
 

@@ -40,6 +40,8 @@ JUST_BORN_FRAMES = 3
 """A cell that was born by division divides again at once only very rarely."""
 LATE = -3.0
 """Log of the odds that a daughter is missed in her first frame."""
+ALIKE = 0.4
+"""Pieces together are as large as the cell, and merged cells as both: most by which the log of the areas may differ."""
 _SHRUNK = float(np.log(0.8))
 """A track that has just lost so much of its area may have divided, and the other daughter been missed."""
 
@@ -168,6 +170,7 @@ def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[
     )
     # The second piece lies within the cell, instead of anywhere.
     gains += np.log(BREAKS) - mothers.area - scene.comes[triples.other]
+    gains[np.abs(whole.area - mothers.area) > ALIKE] = -np.inf
     larger = np.where(
         scene.found.area[triples.one] >= scene.found.area[triples.other], triples.one, triples.other
     )
@@ -246,6 +249,7 @@ def merges(scene: Scene) -> list[Event]:
     )
     again = scene.pieces[one] | scene.pieces[other]
     gains += np.log(np.where(again, JOINS_AGAIN, MERGES)) - scene.linked.gain[one]
+    gains[np.abs(whole.area - found.area[into]) > ALIKE] = -np.inf
     good = np.flatnonzero(gains >= MARGIN)
     return [Event("merge", (int(one[t]), int(other[t])), (int(into[t]),), float(gains[t])) for t in good]
 

@@ -99,7 +99,7 @@ class LapTracker:
         found = beginnings(detections)
         memory = self._memory or Memory.empty(found)
         memory, moved_px, drifted = self._without_shifts(memory, found, detections)
-        alive = expected(memory.alive, self._motion)
+        alive = expected(memory.alive, self._motion, memory.frames_to(detections.time_s))
         scales = memory.scales or first_scales(alive, found)
         border = Border.of(alive, found, scales, detections)
         population = Population.of(found)
@@ -178,7 +178,8 @@ class LapTracker:
         self, memory: Memory, found: Alive, detections: Detections
     ) -> tuple[Memory, Floats, tuple[float, float]]:
         """Return what is known without moves of the stage and shifts of the field; both, and the latter, in px."""
-        where, there = expected(memory.alive, self._motion), found.place[:, -2:]
+        frames = memory.frames_to(detections.time_s)
+        where, there = expected(memory.alive, self._motion, frames), found.place[:, -2:]
         if not (len(where) and len(found)):
             return memory, np.zeros(2), (0.0, 0.0)
         radius = float(np.median(found.radius))

@@ -15,6 +15,11 @@ from .splits import Splits
 
 Floats = NDArray[np.float64]
 
+LATE_FROM, MOST_FRAMES = 1.6, 8.0
+"""From how many usual intervals on a frame counts as late, and as how many at most."""
+INTERVAL_RATE = 0.1
+"""Share of the newest interval in the usual one."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hidden:
@@ -43,6 +48,8 @@ class Memory:
         The last frame's.
     stage_um
         (x, y) of the stage in um in the last frame, or None.
+    time_s, interval_s
+        The last frame's time, and the usual time between two frames, in s; NaN while it is not known.
     mask
         (y, x) of the last frame, if overlaps count. Its cells are the first rows of ``alive``.
     """
@@ -54,12 +61,28 @@ class Memory:
     number: int = 1
     sequence: int = 0
     stage_um: tuple[float, float] | None = None
+    time_s: float = float("nan")
+    interval_s: float = float("nan")
     mask: NDArray[np.int32] | None = None
 
     @staticmethod
     def empty(like: Alive) -> Memory:
         """Return what is known before the first frame; its cells are like these."""
         return Memory(like.take(slice(0)), Splits.none(like))
+
+    def frames_to(self, time_s: float) -> float:
+        """Return how many usual intervals a frame comes after the last one: 1, or more where frames are missing."""
+        late = (time_s - self.time_s) / self.interval_s if self.interval_s > 0 else 1.0
+        return float(np.clip(late, 1.0, MOST_FRAMES)) if late > LATE_FROM else 1.0
+
+    def interval_to(self, time_s: float) -> float:
+        """Return the usual interval, with a frame at this time."""
+        step = time_s - self.time_s
+        if not 0 < step < np.inf:
+            return self.interval_s
+        if not self.interval_s > 0:
+            return step
+        return self.interval_s + INTERVAL_RATE * (min(step, 2 * self.interval_s) - self.interval_s)
 
     def shifted(self, by: Floats) -> Memory:
         """Return it with everything moved by (y, x) px: what the field of view did, the cells did not."""
@@ -84,6 +107,8 @@ class Memory:
             "number": self.number,
             "sequence": self.sequence,
             "stage_um": None if self.stage_um is None else list(self.stage_um),
+            "time_s": self.time_s,
+            "interval_s": self.interval_s,
             "mask": self.mask,
         }
 
@@ -113,6 +138,8 @@ class Memory:
             number=int(state["number"]),
             sequence=int(state["sequence"]),
             stage_um=None if stage is None else (float(stage[0]), float(stage[1])),
+            time_s=float(state["time_s"]),
+            interval_s=float(state["interval_s"]),
             mask=_mask(state["mask"]),
         )
 

@@ -36,12 +36,23 @@ MODELS = ("auto", "brownian", "velocity")
 """Which of both filters is believed: each track's own better one, or always the same."""
 
 
-def expected(alive: Alive, model: str = "auto") -> Alive:
-    """Return the tracks where they are expected one frame on, before any shift of the field; by one of ``MODELS``."""
+def expected(alive: Alive, model: str = "auto", frames: float = 1.0) -> Alive:
+    """Return the tracks where they are expected, before any shift of the field.
+
+    Parameters
+    ----------
+    alive
+        Tracks where they were last seen.
+    model
+        One of ``MODELS``.
+    frames
+        How many frames on; more than 1 where frames are missing.
+    """
+    unrest = alive.unrest * frames if frames > 1 else alive.unrest
     if model == "brownian":
-        return alive
+        return replace(alive, unrest=unrest)
     trust = 1 / (1 + np.exp(-alive.steadiness)) if model == "auto" else np.ones(len(alive))
-    return replace(alive, place=alive.place + trust[:, np.newaxis] * alive.velocity)
+    return replace(alive, place=alive.place + frames * trust[:, np.newaxis] * alive.velocity, unrest=unrest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -103,9 +103,9 @@ def test_a_rod_divides_along_its_axis_into_halves_that_lie_far_apart(detections)
     long = np.tile([12.0, 300.0, 0.0], (8, 1))  # 60 px long, 12 px wide, lying in x
     for sequence in range(4):
         before = tracker.update(detections(rows, sequence, area=700.0, moments=long))
-    halves = np.concatenate([np.delete(rows, 3, axis=0), [rows[3] + (0, 15), rows[3] - (0, 15)]])
-    moments = np.concatenate([long[:7], [[12.0, 75.0, 0.0]] * 2])
-    after = tracker.update(detections(halves, 4, area=np.r_[np.full(7, 700.0), 350, 350], moments=moments))
+    halves = np.concatenate([np.delete(rows, 3, axis=0), [rows[3] + (0, 17), rows[3] - (0, 16)]])
+    moments = np.concatenate([long[:7], [[12.0, 78.0, 0.0]] * 2])  # both ends of each are round, and they part
+    after = tracker.update(detections(halves, 4, area=np.r_[np.full(7, 700.0), 360, 370], moments=moments))
     assert [d.mother for d in after.divisions] == [before.track[3]]
     assert after.track[:7].tolist() == np.delete(before.track, 3).tolist()
 
