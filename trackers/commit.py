@@ -75,14 +75,14 @@ class Commit:
 
     def run(self) -> tuple[Memory, Tracks]:
         """Return what is remembered, and what is said."""
-        linked = np.flatnonzero(self._of.column_of >= 0)
-        columns = self._of.column_of[linked]
+        linked = np.flatnonzero(self._of.links.column_of >= 0)
+        columns = self._of.links.column_of[linked]
         self._source[columns], self._settled[linked] = linked, True
         self._confidence[columns], self._margin[columns] = (
-            self._of.confidence[linked],
-            self._of.margin[linked],
+            self._of.links.confidence[linked],
+            self._of.links.margin[linked],
         )
-        self._gain[columns] = self._of.gain[linked]
+        self._gain[columns] = self._of.links.gain[linked]
         for event in self._of.events:
             columns = list(event.columns)
             if event.kind == "late" and self._source[columns].tolist() != [event.rows[0], -1]:
@@ -336,7 +336,7 @@ class Commit:
         columns = np.flatnonzero((self._source >= 0) & ~self._still)
         came = int((self._source < 0).sum()) - 2 * len(self._born)
         of, rows = self._of, self._source[columns]
-        looks = of.unlike[rows], of.overlap[rows]
+        looks = of.links.unlike[rows], of.links.overlap[rows]
         return learned(of.scales, of.alive, of.found, rows, columns, motion, *looks, ended, max(came, 0))
 
     def _still_hidden(self, alive: Alive) -> tuple[Hidden, ...]:

@@ -18,9 +18,8 @@ from .assignment import Edges, Matching
 from .border import END, Border
 from .division_model import shipped
 from .divisions import Linked, Triples, candidates, division_gains, features
-from .links import Population, Weights, link_gains
+from .links import Possible, Usual, link_gains
 from .memory import Memory
-from .scales import Scales
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -77,7 +76,7 @@ class Scene:
 
     Attributes
     ----------
-    alive, found, population, scales, weights
+    alive, found, usual
         The n tracks where they are expected, the m detections, and what links are weighed with.
     near
         Detections near each track.
@@ -93,9 +92,7 @@ class Scene:
 
     alive: Alive
     found: Alive
-    population: Population
-    scales: Scales
-    weights: Weights
+    usual: Usual
     near: Edges
     column_of: Ints
     linked: Linked
@@ -108,12 +105,8 @@ class Scene:
     def of(
         alive: Alive,
         found: Alive,
-        population: Population,
-        scales: Scales,
-        weights: Weights,
-        near: Edges,
-        edges: Edges,
-        gains: Floats,
+        usual: Usual,
+        possible: Possible,
         matching: Matching,
         border: Border,
         memory: Memory,
@@ -121,7 +114,7 @@ class Scene:
         """Return a frame as the links of a matching explain it."""
         linked = np.flatnonzero(matching.column_of >= 0)
         gain, row_of = np.zeros(len(alive)), np.full(len(found), -1, np.int64)
-        gain[linked] = gains[matching.edge_of[linked]]
+        gain[linked] = possible.gains[matching.edge_of[linked]]
         row_of[matching.column_of[linked]] = linked
         newborn = (alive.parent > 0) & (alive.age < JUST_BORN_FRAMES)
         divides = np.log(DIVIDES / END) - np.where(newborn, 3.0, 0.0) - 2.0 * alive.missed
@@ -129,14 +122,14 @@ class Scene:
         divides[np.isin(alive.track, carriers)] = np.log(PARTS / END)
         young = (alive.age == 0) | np.isin(alive.track, memory.splits.parts)
         return Scene(
-            alive, found, population, scales, weights, near, matching.column_of, Linked(gain, row_of),
+            alive, found, usual, possible.near, matching.column_of, Linked(gain, row_of),
             border.stays, border.comes, divides, young,
         )  # fmt: skip
 
     @property
     def slack_px(self) -> float:
         """How far a cell may stray."""
-        return 4.0 + 2 * self.scales.step_px
+        return 4.0 + 2 * self.usual.scales.step_px
 
 
 def one_to_two(scene: Scene, *, divisions: bool) -> list[Event]:
@@ -157,17 +150,7 @@ def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[
     mothers = scene.alive.take(triples.mother)
     away = np.sqrt(squared(whole.place - mothers.place))
     comes = scene.comes[triples.one]
-    gains = link_gains(
-        edges,
-        away,
-        mothers,
-        whole,
-        scene.population,
-        scene.scales,
-        scene.stays[triples.mother],
-        comes,
-        scene.weights,
-    )
+    gains = link_gains(edges, away, mothers, whole, scene.usual, scene.stays[triples.mother], comes)
     # The second piece lies within the cell, instead of anywhere.
     gains += np.log(BREAKS) - mothers.area - scene.comes[triples.other]
     gains[np.abs(whole.area - mothers.area) > ALIKE] = -np.inf
@@ -236,17 +219,7 @@ def merges(scene: Scene) -> list[Event]:
     pairs = Edges.of(number, number, (len(into), len(into)))
     away = np.sqrt(squared(whole.place - found.place[into]))
     stays = np.minimum(scene.stays[one], scene.stays[other])
-    gains = link_gains(
-        pairs,
-        away,
-        whole,
-        found.take(into),
-        scene.population,
-        scene.scales,
-        stays,
-        scene.comes[into],
-        scene.weights,
-    )
+    gains = link_gains(pairs, away, whole, found.take(into), scene.usual, stays, scene.comes[into])
     again = scene.pieces[one] | scene.pieces[other]
     gains += np.log(np.where(again, JOINS_AGAIN, MERGES)) - scene.linked.gain[one]
     gains[np.abs(whole.area - found.area[into]) > ALIKE] = -np.inf
@@ -279,8 +252,8 @@ def division_candidates(scene: Scene) -> tuple[Triples, dict[str, Floats]]:
 def _measured(
     scene: Scene, mothers: Alive, triples: Triples, divides: Floats, lost: Floats, linked: Floats
 ) -> dict[str, Floats]:
-    measured = features(triples, mothers, scene.found, scene.scales)
-    gain = division_gains(triples, measured, mothers, scene.found, scene.scales, divides, scene.comes)
+    measured = features(triples, mothers, scene.found, scene.usual.scales)
+    gain = division_gains(triples, measured, mothers, scene.found, scene.usual.scales, divides, scene.comes)
     return measured | {"gain": gain, "lost": lost, "linked": linked}
 
 

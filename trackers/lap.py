@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from ..models.detections import Detections
 from . import assignment, divisions, drift, gate, links, mask_overlaps
-from .alive import Alive, beginnings
-from .assignment import Edges, link_probabilities, margins, match
+from .alive import Alive, beginnings, squared
+from .assignment import Edges, match
 from .border import Border
 from .commit import Commit
 from .drift import best_stage_shift, common_shift, stage_shifts
 from .events import Event, Scene, choose, late_divisions, merges, one_to_two
-from .explained import Explained
+from .explained import Chosen, Explained
 from .gate import near_pairs
-from .links import Population, Weights, link_gains
+from .links import Population, Possible, Usual, Weights, link_gains
 from .looks import likeness_gains, overlap_gains, overlap_shares, unlikeness
 from .memory import Memory
 from .motion import MODELS, expected
-from .scales import Scales, first_scales
+from .scales import first_scales
 from .states import check_state
 from .tracks import Tracks
 
@@ -31,8 +31,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-ROUNDS = 4
-"""Rounds of messages for the probabilities of links: more change them in the fourth decimal."""
 FAINTEST = -10.0
 """Links that explain less, as the log of an odds ratio, are out of the question."""
 
@@ -98,59 +96,19 @@ class LapTracker:
         """Take the next frame's detections and return their identities."""
         found = beginnings(detections)
         memory = self._memory or Memory.empty(found)
-        memory, moved_px, drifted = self._without_shifts(memory, found, detections)
+        memory, moved_px, drift_px = self._without_shifts(memory, found, detections)
         alive = expected(memory.alive, self._motion, memory.frames_to(detections.time_s))
         scales = memory.scales or first_scales(alive, found)
+        usual = Usual(Population.of(found), scales, self._weights)
         border = Border.of(alive, found, scales, detections)
-        population = Population.of(found)
-        near, distances = self._near(alive, found, population, scales)
-        gains = link_gains(
-            near, distances, alive, found, population, scales, border.stays, border.comes, self._weights
-        )
-        unlike, overlap = self._more_looks(memory, moved_px, alive, found, near, detections)
-        gains += self._weights.likeness * likeness_gains(unlike, found, scales.likeness)
-        gains += self._weights.overlap * overlap_gains(overlap, scales.overlap)
-        if self._reach is not None:
-            gains[distances > self._reach] = -np.inf
-        hopeful = gains > FAINTEST
-        edges = Edges.of(near.row[hopeful], near.column[hopeful], near.shape)
-        gains = gains[hopeful]
-        matching = match(edges, gains)
-        scene = Scene.of(
-            alive, found, population, scales, self._weights, near, edges, gains, matching, border, memory
-        )
-        self.scene, events = scene, self._events(scene)
-        alone = [event for event in events if event.kind != "late"]
-        left = gains
-        if alone:  # the others are matched again without those that take part
-            row_left, column_left = np.ones(len(alive), bool), np.ones(len(found), bool)
-            row_left[[row for event in alone for row in event.rows]] = False
-            column_left[[column for event in alone for column in event.columns]] = False
-            left = np.where(row_left[edges.row] & column_left[edges.column], gains, -np.inf)
-            matching = match(edges, left)
-        share, gain = np.zeros((2, len(alive)))
-        likeness, shared = np.full((2, len(alive)), np.nan)
-        linked = np.flatnonzero(matching.edge_of >= 0)
-        chosen = matching.edge_of[linked]
-        share[linked] = link_probabilities(edges.row, edges.column, gains, edges.shape, rounds=ROUNDS)[chosen]
-        gain[linked] = gains[chosen]
-        likeness[linked], shared[linked] = unlike[hopeful][chosen], overlap[hopeful][chosen]
-        margin = margins(edges, left, matching)
+        overlap_of = self._overlap_of(memory, moved_px, detections)
+        possible = self._possible(alive, found, usual, border, overlap_of)
+        first = match(possible.edges, possible.gains)
+        self.scene = Scene.of(alive, found, usual, possible, first, border, memory)
+        events = self._events(self.scene)
+        links = Chosen.of(possible, events, first)
         explained = Explained(
-            detections,
-            found,
-            memory.alive,
-            alive,
-            scales,
-            matching.column_of,
-            share,
-            margin,
-            gain,
-            likeness,
-            shared,
-            events,
-            drifted,
-            border.near,
+            detections, found, memory.alive, alive, scales, links, events, drift_px, border.near
         )
         memory, tracks = Commit(memory, explained, self._max_gap).run()
         self._memory = replace(memory, mask=detections.mask) if self.needs_masks else memory
@@ -193,42 +151,41 @@ class LapTracker:
         shift = common_shift(yx + move, there, tolerance, where.area, found.area)
         return memory.shifted(move + shift), move + shift, (float(shift[0]), float(shift[1]))
 
-    def _more_looks(
+    def _overlap_of(
+        self, memory: Memory, moved_px: Floats, detections: Detections
+    ) -> Callable[[Edges], Floats] | None:
+        """Return what tells how masks overlap, or None if nobody wants to know, or nothing is known."""
+        before, now = memory.mask, detections.mask
+        if not self.needs_masks:
+            return None
+        if now is None:
+            raise ValueError("weights: overlap needs detections with their mask, these have none")
+        if before is None or before.shape != now.shape:
+            return None
+        seen = int((memory.alive.missed == 0).sum())
+        return lambda edges: overlap_shares(before, now, moved_px, seen, edges)
+
+    def _possible(
         self,
-        memory: Memory,
-        moved_px: Floats,
         alive: Alive,
         found: Alive,
-        near: Edges,
-        detections: Detections,
-    ) -> tuple[Floats, Floats]:
-        """Return (e,) each: how unlike appearance vectors are, and how masks overlap; NaN where nothing is known."""
-        overlap = np.full(len(near), np.nan)
-        if self.needs_masks:
-            if detections.mask is None:
-                raise ValueError("weights: overlap needs detections with their mask, these have none")
-            if memory.mask is not None and memory.mask.shape == detections.mask.shape:
-                seen = int((alive.missed == 0).sum())
-                overlap = overlap_shares(memory.mask, detections.mask, moved_px, seen, near)
-        return unlikeness(alive, found, near), overlap
-
-    def _near(
-        self, alive: Alive, found: Alive, population: Population, scales: Scales
-    ) -> tuple[Edges, Floats]:
-        """Return the possible links and their lengths in px; parts of a cell that has divided are near it too."""
-        if not (len(alive) and len(found)):
-            none = np.empty(0, np.int64)
-            return Edges.of(none, none, (len(alive), len(found))), np.empty(0)
-        reach = 3.5 * scales.step_px + 1.3 * population.extent + 3.0
+        usual: Usual,
+        border: Border,
+        overlap_of: Callable[[Edges], Floats] | None,
+    ) -> Possible:
+        """Return the possible links; parts of a cell that has divided are near it too."""
+        reach = 3.5 * usual.scales.step_px + 1.3 * usual.population.extent + 3.0
         if self._reach is not None:
             reach = self._reach
-        row, column, distance = near_pairs(alive.place[:, -2:], found.place[:, -2:], reach)
-        if found.place.shape[1] > 2:
-            away = found.place[column, :-2] - alive.place[row, :-2]
-            distance = np.sqrt(np.square(distance) + np.square(away).sum(axis=1))
-            reached = distance <= reach
-            row, column, distance = row[reached], column[reached], distance[reached]
-        return Edges.of(row, column, (len(alive), len(found))), distance
+        near, distances = _near(alive, found, reach)
+        gains = link_gains(near, distances, alive, found, usual, border.stays, border.comes)
+        unlike = unlikeness(alive, found, near)
+        overlap = np.full(len(near), np.nan) if overlap_of is None else overlap_of(near)
+        gains += self._weights.likeness * likeness_gains(unlike, found, usual.scales.likeness)
+        gains += self._weights.overlap * overlap_gains(overlap, usual.scales.overlap)
+        hopeful = gains > FAINTEST
+        edges = Edges.of(near.row[hopeful], near.column[hopeful], near.shape)
+        return Possible(near, edges, gains[hopeful], unlike[hopeful], overlap[hopeful])
 
     def _events(self, scene: Scene) -> list[Event]:
         """Return what links cannot explain."""
@@ -240,6 +197,20 @@ class LapTracker:
         if self._merge:
             events += merges(scene)
         return choose(events)
+
+
+def _near(alive: Alive, found: Alive, reach: float) -> tuple[Edges, Floats]:
+    """Return the detections within reach of each track, and (e,) how far they are, in px."""
+    if not (len(alive) and len(found)):
+        none = np.empty(0, np.int64)
+        return Edges.of(none, none, (len(alive), len(found))), np.empty(0)
+    row, column, distance = near_pairs(alive.place[:, -2:], found.place[:, -2:], reach)
+    if found.place.shape[1] > 2:
+        away = found.place[column, :-2] - alive.place[row, :-2]
+        distance = np.sqrt(np.square(distance) + squared(away))
+        reached = distance <= reach
+        row, column, distance = row[reached], column[reached], distance[reached]
+    return Edges.of(row, column, (len(alive), len(found))), distance
 
 
 def _warm_up() -> None:

@@ -95,16 +95,38 @@ class Population:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What links are weighed with: what the frame's cells are like, what the movie has taught, how much looks count."""
+
+    population: Population
+    scales: Scales
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Possible:
+    """The possible links of a frame.
+
+    Attributes
+    ----------
+    near
+        Detections near each track.
+    edges, gains
+        e of them that are not out of the question, and (e,) how much each explains.
+    unlike, overlap
+        (e,) distance of their appearance vectors, and overlap of their masks; NaN where nothing is known.
+    """
+
+    near: Edges
+    edges: Edges
+    gains: Floats
+    unlike: Floats
+    overlap: Floats
+
+
 def link_gains(
-    edges: Edges,
-    distances: Floats,
-    alive: Alive,
-    found: Alive,
-    population: Population,
-    scales: Scales,
-    stays: Floats,
-    comes: Floats,
-    weights: Weights,
+    edges: Edges, distances: Floats, alive: Alive, found: Alive, usual: Usual, stays: Floats, comes: Floats
 ) -> Floats:
     """Return the (e,) gain of each edge.
 
@@ -117,17 +139,14 @@ def link_gains(
         e of them, and (e,) how far each detection is from where the track is expected, in px.
     alive, found
         The n tracks where they are expected, and the m detections.
-    population
-        What the detections of the frame are like.
-    scales
-        What the movie has taught.
+    usual
+        What they are weighed with.
     stays
         (n,) log of the odds that the track goes on and is seen.
     comes
         (m,) log of the density in 1/px^d of cells that appear from nowhere, at each detection.
-    weights
-        Of the looks.
     """
+    population, scales, weights = usual.population, usual.scales, usual.weights
     settings = np.array(
         [
             *(weights.area, scales.growth, scales.area),
