@@ -193,13 +193,16 @@ class Commit:
         return replace(splits, frames=splits.frames + both).take(kept)
 
     def _judge_lone(self, split: int, columns: Ints) -> None:
-        """Revoke a division of which one daughter was never seen again, if the other is as large as the mother."""
-        seen = np.flatnonzero(columns >= 0)
+        """Revoke a division of which one daughter was seen once only, if the other is as large as the mother used to be."""
+        seen, mother = np.flatnonzero(columns >= 0), self._splits.cell
         if len(seen) == 1:
             column, gone = int(columns[seen[0]]), self._splits.parts[split, 1 - seen[0]]
             young = (self._age[self._track == gone] == 0).any()
-            if young and self._of.found.area[column] > self._splits.cell.area[split] + WHOLE_AGAIN:
-                self._revoke(split, int(self._source[column]), "one of its daughters was not seen again")
+            whole = max(mother.area[split], mother.usual_area[split])  # she may have shrunk before
+            if young and self._of.found.area[column] > whole + WHOLE_AGAIN:
+                self._revoke(
+                    split, int(self._source[column]), "one daughter is gone, the other is the whole cell"
+                )
                 return
         self._ended.append(Ended(int(self._splits.cell.track[split]), "division"))
 

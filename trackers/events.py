@@ -260,9 +260,10 @@ def _measured(
 def _log_odds(mothers: Alive, triples: Triples, measured: dict[str, Floats]) -> Floats:
     """Return the log of the odds of each division, by the shipped model."""
     odds = shipped().log_odds(measured)
-    # A segmenter that tells classes is believed as far as it says that the mother is in mitosis.
-    seen = mothers.mitotic[triples.mother]
-    return odds + np.where(seen > 0, np.log(np.clip(seen, 0.05, 0.95) / np.clip(1 - seen, 0.05, 0.95)), 0.0)
+    # A segmenter that tells classes is believed where it says that the mother is in mitosis; that it does not say so
+    # tells little, as mitosis is short.
+    seen = np.clip(mothers.mitotic[triples.mother], 0.5, 0.95)
+    return odds + np.log(seen / (1 - seen))
 
 
 def _events(kind: Kind, triples: Triples, better: Floats, least: float) -> list[Event]:

@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 
 DEPTH = 64
 """Observations of each cell that are kept."""
+_LATEST_FRAMES = 32
+"""For so many frames back it is known when they were; divisions that are said later begin when they are said."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +72,7 @@ class History:
         # Of each track: generation, first frame and its time, mother, sister.
         self._descent = np.empty((0, 5))
         self._rows = np.empty(0, np.int64)
+        self._time_of: dict[int, float] = {}  # of the last frames, by their sequence
 
     def __len__(self) -> int:
         """Return how many tracks are remembered."""
@@ -94,6 +97,9 @@ class History:
         if not self._names:
             self._names = tuple(measured)
             self._ring = np.empty((len(self._written), self._depth, len(self._names)), np.float32)
+        self._time_of[tracks.detections.sequence] = tracks.detections.time_s
+        if len(self._time_of) > _LATEST_FRAMES:
+            del self._time_of[next(iter(self._time_of))]
         self._correct(tracks)
         known = self._row_of
         found = tracks.track.tolist()
@@ -150,7 +156,9 @@ class History:
         if not len(new):
             return
         rows = self._rows[new]
-        detections = tracks.detections
+        since = {each.new: each.since for each in tracks.corrections}  # of late divisions
+        names, today = tracks.track[new].tolist(), tracks.detections.sequence
+        born = [since[name] if since.get(name) in self._time_of else today for name in names]
         self._written[rows] = 0
         mothers = [self._row_of.get(mother, -1) for mother in tracks.parent[new].tolist()]
         mother = np.array(mothers, np.int64)
@@ -160,8 +168,8 @@ class History:
         self._descent[rows] = np.column_stack(
             [
                 generation,
-                np.full(len(new), detections.sequence),
-                np.full(len(new), detections.time_s),
+                born,
+                [self._time_of[sequence] for sequence in born],
                 tracks.parent[new],
                 np.zeros(len(new)),
             ]

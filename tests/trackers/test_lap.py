@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import tifffile
-from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.reply import Division
-from cytoloop.models.labels import Labels
-from cytoloop.models.measure import measure
 from cytoloop.trackers.lap import LapTracker
 from cytoloop.trackers.tracks import Ended
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 GRID = np.stack(np.meshgrid(np.arange(6), np.arange(6)), -1).reshape(-1, 2) * 60.0 + 90
 
 
@@ -104,7 +96,8 @@ def test_a_rod_divides_along_its_axis_into_halves_that_lie_far_apart(detections)
     for sequence in range(4):
         before = tracker.update(detections(rows, sequence, area=700.0, moments=long))
     halves = np.concatenate([np.delete(rows, 3, axis=0), [rows[3] + (0, 17), rows[3] - (0, 16)]])
-    moments = np.concatenate([long[:7], [[12.0, 78.0, 0.0]] * 2])  # both ends of each are round, and they part
+    # Both ends of each are round, and they part.
+    moments = np.concatenate([long[:7], [[12.0, 78.0, 0.0]] * 2])
     after = tracker.update(detections(halves, 4, area=np.r_[np.full(7, 700.0), 360, 370], moments=moments))
     assert [d.mother for d in after.divisions] == [before.track[3]]
     assert after.track[:7].tolist() == np.delete(before.track, 3).tolist()
@@ -149,50 +142,3 @@ def test_no_step_is_longer_than_the_distance_that_was_set(detections):
 def test_a_negative_gap_is_refused_by_name():
     with pytest.raises(ValueError, match="max_gap"):
         LapTracker(max_gap=-1)
-
-
-# Perfect masks, so that linking alone is judged; some points below what was measured.
-@pytest.mark.parametrize(
-    ("movie", "links", "found", "right"),
-    [
-        ("Fluo-N2DH-SIM+", 0.995, 0.8, 0.9),
-        ("Fluo-N2DH-GOWT1", 0.995, None, None),
-        ("Bact-trpL-early", 0.97, 0.75, 0.8),
-    ],
-)
-def test_real_cells_are_followed_with_the_default_options(movie, links, found, right):
-    folder = DATA / movie / "01_GT" / "TRA"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not here")
-    table = np.loadtxt(folder / "man_track.txt", dtype=int, ndmin=2)
-    parents = {label: parent for label, _, _, parent in table.tolist()}
-    tracker, truth_of, track_of = LapTracker(), {}, {}
-    true_links = said_links = right_links = 0
-    divisions: list[tuple[Division, set[int]]] = []
-    for number, file in enumerate(sorted(folder.glob("man_track*.tif"))):
-        mask = tifffile.imread(file)
-        image = tifffile.imread(DATA / movie / "01" / f"t{file.stem[-3:]}.tif")
-        present = np.unique(mask[mask > 0])
-        rows = np.searchsorted(present, mask).astype(np.int32) + 1
-        labels = Labels(np.where(mask > 0, rows, 0).astype(np.int32), len(present))
-        tracks = tracker.update(measure(Frame(image, sequence=number), labels))
-        now = dict(zip(tracks.track.tolist(), present.tolist(), strict=True))
-        mothers = {child: d.mother for d in tracks.divisions for child in d.daughters}
-        for track, label in now.items():
-            true_before = label if label in track_of else parents.get(label, 0)
-            said_before = track if track in truth_of else mothers.get(track)
-            true_links += true_before in track_of
-            said_links += said_before in truth_of
-            right_links += said_before in truth_of and truth_of[said_before] == true_before
-        divisions += [(d, {now[child] for child in d.daughters}) for d in tracks.divisions]
-        for track, label in now.items():
-            truth_of[track], track_of[label] = label, track
-    assert 2 * right_links / (true_links + said_links) > links
-    if found is not None and right is not None:
-        children: dict[int, set[int]] = {}
-        for label, parent in parents.items():
-            children.setdefault(parent, set()).add(label)
-        true = [kids for mother, kids in children.items() if mother and len(kids) == 2]
-        good = sum(kids in true for _, kids in divisions)
-        assert good / len(true) >= found
-        assert good / len(divisions) >= right
