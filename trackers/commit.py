@@ -193,7 +193,7 @@ class Commit:
         return replace(splits, frames=splits.frames + both).take(kept)
 
     def _judge_lone(self, split: int, columns: Ints) -> None:
-        """Revoke a division of which one daughter was seen once only, if the other is as large as the mother used to be."""
+        """Revoke a division of which one daughter was seen once only, if the other is as large as the mother was."""
         seen, mother = np.flatnonzero(columns >= 0), self._splits.cell
         if len(seen) == 1:
             column, gone = int(columns[seen[0]]), self._splits.parts[split, 1 - seen[0]]
