@@ -383,6 +383,8 @@ class Commit:
 
 def _merges(hidden: tuple[Hidden, ...], seen: Ints) -> tuple[Merge, ...]:
     """Return which of the tracks that are seen hide others."""
+    if not hidden:
+        return ()
     inside: dict[int, tuple[int, ...]] = {}
     for each in hidden:
         inside[each.carrier] = (*inside.get(each.carrier, ()), int(each.cell.track[0]))

@@ -144,6 +144,10 @@ def one_to_two(scene: Scene, *, divisions: bool) -> list[Event]:
 
 def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[Event]:
     """Return cells that both detections together are like."""
+    area = scene.found.area
+    sized = np.logaddexp(area[triples.one], area[triples.other]) - scene.alive.area[triples.mother]
+    alike = np.abs(sized) <= ALIKE
+    triples, lost, odds = triples.take(alike), lost[alike], odds[alike]
     whole = together(scene.found, triples.one, triples.other)
     number = np.arange(len(triples))
     edges = Edges.of(number, number, (len(triples), len(triples)))
@@ -153,7 +157,6 @@ def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[
     gains = link_gains(edges, away, mothers, whole, scene.usual, scene.stays[triples.mother], comes)
     # The second piece lies within the cell, instead of anywhere.
     gains += np.log(BREAKS) - mothers.area - scene.comes[triples.other]
-    gains[np.abs(whole.area - mothers.area) > ALIKE] = -np.inf
     larger = np.where(
         scene.found.area[triples.one] >= scene.found.area[triples.other], triples.one, triples.other
     )
@@ -212,6 +215,8 @@ def merges(scene: Scene) -> list[Event]:
     both = candidates(free, found, alive, unlinked, scene.slack_px)
     into = np.append(column[fits], both.mother)
     one, other = np.append(partner[fits], both.one), np.append(row[fits], both.other)
+    alike = np.abs(np.logaddexp(alive.area[one], alive.area[other]) - found.area[into]) <= ALIKE
+    into, one, other = into[alike], one[alike], other[alike]
     if not len(into):
         return []
     whole = together(alive, one, other)
@@ -222,7 +227,6 @@ def merges(scene: Scene) -> list[Event]:
     gains = link_gains(pairs, away, whole, found.take(into), scene.usual, stays, scene.comes[into])
     again = scene.pieces[one] | scene.pieces[other]
     gains += np.log(np.where(again, JOINS_AGAIN, MERGES)) - scene.linked.gain[one]
-    gains[np.abs(whole.area - found.area[into]) > ALIKE] = -np.inf
     good = np.flatnonzero(gains >= MARGIN)
     return [Event("merge", (int(one[t]), int(other[t])), (int(into[t]),), float(gains[t])) for t in good]
 

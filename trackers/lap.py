@@ -179,10 +179,13 @@ class LapTracker:
             reach = self._reach
         near, distances = _near(alive, found, reach)
         gains = link_gains(near, distances, alive, found, usual, border.stays, border.comes)
-        unlike = unlikeness(alive, found, near)
-        overlap = np.full(len(near), np.nan) if overlap_of is None else overlap_of(near)
-        gains += self._weights.likeness * likeness_gains(unlike, found, usual.scales.likeness)
-        gains += self._weights.overlap * overlap_gains(overlap, usual.scales.overlap)
+        unlike, overlap = np.full((2, len(near)), np.nan)
+        if found.embedding.shape[1]:
+            unlike = unlikeness(alive, found, near)
+            gains += self._weights.likeness * likeness_gains(unlike, found, usual.scales.likeness)
+        if overlap_of is not None:
+            overlap = overlap_of(near)
+            gains += self._weights.overlap * overlap_gains(overlap, usual.scales.overlap)
         hopeful = gains > FAINTEST
         edges = Edges.of(near.row[hopeful], near.column[hopeful], near.shape)
         return Possible(near, edges, gains[hopeful], unlike[hopeful], overlap[hopeful])
