@@ -30,7 +30,7 @@ MARGIN = 3.0
 BREAKS, MERGES, JOINS_AGAIN = 0.02, 0.005, 0.3
 """Probability that a cell falls into two pieces, that it is seen as one with a neighbour, and that pieces are one
 again, in a frame."""
-SUSPECTED = -1.0
+SUSPECTED = -2.0
 """Log of the odds from which a division is said. Low, because the next frame confirms it or takes it back, and because
 real divisions are less like each other than simulated ones."""
 DIVIDES, PARTS = 0.02, 0.3
