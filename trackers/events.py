@@ -33,6 +33,8 @@ again, in a frame."""
 SUSPECTED = -2.0
 """Log of the odds from which a division is said. Low, because the next frame confirms it or takes it back, and because
 real divisions are less like each other than simulated ones."""
+MAYBE = -4.0
+"""Log of the odds from which two detections that are no division yet may prove to be one, by lasting."""
 DIVIDES, PARTS = 0.02, 0.3
 """Probability that a cell divides, and that cells that are seen as one are seen apart again, in a frame."""
 JUST_BORN_FRAMES = 3
@@ -146,7 +148,7 @@ def _pieces(scene: Scene, triples: Triples, lost: Floats, odds: Floats) -> list[
     """Return cells that both detections together are like."""
     area = scene.found.area
     sized = np.logaddexp(area[triples.one], area[triples.other]) - scene.alive.area[triples.mother]
-    alike = np.abs(sized) <= ALIKE
+    alike = (np.abs(sized) <= ALIKE) | (odds > MAYBE)
     triples, lost, odds = triples.take(alike), lost[alike], odds[alike]
     whole = together(scene.found, triples.one, triples.other)
     number = np.arange(len(triples))
