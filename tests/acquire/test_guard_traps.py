@@ -490,5 +490,7 @@ def test_a_stage_that_does_not_arrive_is_brought_back(scripted: Any, core: Any, 
         core.setTimeoutMs(timeout)
     assert loop.stats.failed == 1
     assert time.monotonic() - started < 20
-    core.waitForDevice(core.getXYStageDevice())  # on a busy machine it had come farther, and is still on its way
+    core.waitForDevice(
+        core.getXYStageDevice()
+    )  # on a busy machine it had come farther, and is still on its way
     assert abs(core.getXPosition()) < 1
