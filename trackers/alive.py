@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.detections import Detections
+from .columns import Columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,7 +19,7 @@ _WHOLE = ("track", "parent", "since", "age", "missed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alive:
+class Alive(Columns):
     """The n tracks that may go on; also the detections of a frame, as tracks without a past.
 
     Attributes
@@ -75,9 +76,6 @@ class Alive:
     embedding: Floats
     earlier: Floats
 
-    def __len__(self) -> int:
-        return len(self.track)
-
     @property
     def radius(self) -> Floats:
         """(n,) radius in px of a disc of the same area."""
@@ -89,19 +87,15 @@ class Alive:
         yy, xx, yx = self.moments.T
         return 2 * np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
 
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Alive:
-        """Return some of the rows."""
-        return Alive(*(getattr(self, name)[rows] for name in self.__slots__))
-
-    def joined(self, *others: Alive) -> Alive:
+    def joined(self, *others: Self) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the rows of all of them; appearance vectors are those of the widest, the others are none."""
         if not others:
             return self
         width = max(each.embedding.shape[1] for each in (self, *others))
-        every = [each._with_vectors(width) for each in (self, *others)]
-        return Alive(*(np.concatenate([getattr(each, name) for each in every]) for name in self.__slots__))
+        first, *rest = (each._with_vectors(width) for each in (self, *others))
+        return super(Alive, first).joined(*rest)
 
-    def _with_vectors(self, width: int) -> Alive:
+    def _with_vectors(self, width: int) -> Self:
         if self.embedding.shape[1] == width:
             return self
         return replace(self, embedding=np.zeros((len(self), width)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..models.kernels import frozen
 from .alive import Alive, squared
 from .assignment import Edges
+from .columns import Columns
 from .scales import Scales
 
 Floats = NDArray[np.float64]
@@ -43,19 +44,12 @@ class Linked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Triples:
+class Triples(Columns):
     """Cells that may have become two: (t,) row of each mother, rows of both detections."""
 
     mother: Ints
     one: Ints
     other: Ints
-
-    def __len__(self) -> int:
-        return len(self.mother)
-
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Triples:
-        """Return some of them."""
-        return Triples(self.mother[rows], self.one[rows], self.other[rows])
 
 
 def candidates(near: Edges, mothers: Alive, found: Alive, linked: Linked, slack_px: float) -> Triples:

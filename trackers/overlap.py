@@ -13,6 +13,7 @@ from ..acquire.reply import Division
 from ..models.detections import Detections
 from . import assignment, mask_overlaps
 from .assignment import Edges, match
+from .columns import Columns
 from .mask_overlaps import Overlaps, overlaps_of
 from .states import check_state
 from .tracks import Ended, Tracks
@@ -28,7 +29,7 @@ ALIKE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Alive:
+class _Alive(Columns):
     """The n tracks that may go on, as columns; row i is label i + 1 of the mask that is remembered."""
 
     track: Ints
@@ -36,17 +37,6 @@ class _Alive:
     age: NDArray[np.int32]
     missed: NDArray[np.int32]
     yx: Floats
-
-    def __len__(self) -> int:
-        return len(self.track)
-
-    def take(self, rows: NDArray[np.integer]) -> _Alive:
-        return _Alive(*(getattr(self, name)[rows] for name in self.__slots__))
-
-    def joined(self, other: _Alive) -> _Alive:
-        return _Alive(
-            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
-        )
 
 
 class OverlapTracker:

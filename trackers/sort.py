@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..models.detections import Detections
 from . import assignment, gate
 from .assignment import Edges, match
+from .columns import Columns
 from .gate import near_pairs
 from .states import check_state
 from .tracks import Ended, Tracks
@@ -35,7 +36,7 @@ ADDED_SPEED = np.array([0.01, 0.01, 1e-4, 0.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Alive:
+class _Alive(Columns):
     """The n tracks that may go on, as columns; (n, 4) are of y, x, area and shape.
 
     ``spread``, ``mixed`` and ``spread_speed`` are the covariance of place and speed of each.
@@ -49,17 +50,6 @@ class _Alive:
     spread: Floats
     mixed: Floats
     spread_speed: Floats
-
-    def __len__(self) -> int:
-        return len(self.track)
-
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> _Alive:
-        return _Alive(*(getattr(self, name)[rows] for name in self.__slots__))
-
-    def joined(self, other: _Alive) -> _Alive:
-        return _Alive(
-            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
-        )
 
     @staticmethod
     def beginning(track: Ints, measured: Floats) -> _Alive:

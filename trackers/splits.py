@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alive import Alive
+from .columns import Columns
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Splits:
+class Splits(Columns):
     """The k of them, as columns.
 
     Attributes
@@ -41,9 +42,6 @@ class Splits:
     odds: NDArray[np.float64]
     frames: Ints
 
-    def __len__(self) -> int:
-        return len(self.since)
-
     @staticmethod
     def new(
         cell: Alive, parts: Ints, since: Ints, divided: NDArray[np.bool_], odds: NDArray[np.float64]
@@ -56,20 +54,6 @@ class Splits:
         """Return none, of cells like these."""
         nothing = np.empty(0, np.int64)
         return Splits.new(like.take(slice(0)), nothing, nothing, np.empty(0, np.bool_), np.empty(0))
-
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Splits:
-        """Return some of the rows."""
-        columns = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name != "cell"}
-        return Splits(cell=self.cell.take(rows), **columns)
-
-    def joined(self, other: Splits) -> Splits:
-        """Return the rows of both."""
-        columns = {
-            each.name: np.concatenate([getattr(self, each.name), getattr(other, each.name)])
-            for each in fields(self)
-            if each.name != "cell"
-        }
-        return Splits(cell=self.cell.joined(other.cell), **columns)
 
     def state(self) -> dict[str, Any]:
         """Return the columns by name."""

@@ -10,7 +10,7 @@ be as long as one likes: only the present state is kept.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.spatial import KDTree
 
 from ...acquire.errors import FrameError
 from ...models.detections import Detections
+from ..columns import Columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -159,7 +160,7 @@ def crowd(
 
 
 @dataclass(slots=True, eq=False)
-class _Cells:
+class _Cells(Columns):
     """The cells as columns of equal length; logarithms of areas and of brightness."""
 
     identity: Ints
@@ -173,16 +174,6 @@ class _Cells:
     level: Floats  # log brightness
     angle: Floats
     aspect: Floats
-
-    def __len__(self) -> int:
-        return len(self.identity)
-
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> _Cells:
-        return _Cells(*(getattr(self, column.name)[rows] for column in fields(self)))
-
-    def joined(self, other: _Cells) -> _Cells:
-        columns = [column.name for column in fields(self)]
-        return _Cells(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
 
 
 class _Sample:
