@@ -105,6 +105,11 @@ class Detections:
     @property
     def axes_px(self) -> NDArray[np.float64]:
         """(n, 2) full lengths in px of the major and minor axis of the ellipse with the same moments."""
-        yy, xx, yx = self.moments.T
-        middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-        return 4 * np.sqrt(np.maximum(np.stack([middle + half, middle - half], axis=1), 0))
+        return axes_of(self.moments)
+
+
+def axes_of(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 2) full lengths of the axes of ellipses with these (n, 3) second moments, the major one first."""
+    yy, xx, yx = moments.T
+    middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    return 4 * np.sqrt(np.maximum(np.stack([middle + half, middle - half], axis=1), 0))

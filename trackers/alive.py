@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.detections import Detections
+from ..models.detections import Detections, axes_of
 from .columns import Columns
 
 Floats = NDArray[np.float64]
@@ -84,8 +84,7 @@ class Alive(Columns):
     @property
     def half_length(self) -> Floats:
         """(n,) half of the long axis of an ellipse with the same moments, in px."""
-        yy, xx, yx = self.moments.T
-        return 2 * np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
+        return axes_of(self.moments)[:, 0] / 2
 
     def joined(self, *others: Self) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the rows of all of them; appearance vectors are those of the widest, the others are none."""

@@ -152,9 +152,8 @@ def features(triples: Triples, mothers: Alive, found: Alive, scales: Scales) -> 
         way from the mother to the middle of both, in what a step and a part of her radius allow. ``apart``: log of
         the distance of both over her radius. ``along``: cosine between that and her long axis, times how long she
         is. ``stretch``: log of the second moments of both together over hers. ``turned``: how far their shape
-        together is from hers. ``alike``: difference of brightness, in its usual change. ``light``: brightness of
-        both against hers, likewise. ``grown``: log of her area over her usual one. ``young``: 1 right after her own
-        birth, falling. ``large``: log of her area over that of all cells.
+        together is from hers. ``alike``: difference of brightness, in its usual change. ``grown``: log of her area over
+        her usual one. ``young``: 1 right after her own birth, falling. ``large``: the same over that of all.
     """
     m, j, k = triples.mother, triples.one, triples.other
     area, a, b = np.exp(mothers.area[m]), np.exp(found.area[j]), np.exp(found.area[k])
@@ -176,7 +175,6 @@ def features(triples: Triples, mothers: Alive, found: Alive, scales: Scales) -> 
     axis = np.arctan2(own[:, 1], -own[:, 0]) / 2  # of the long axis, from x towards y
     unit = flat / np.maximum(np.hypot(flat[:, 0], flat[:, 1]), 1e-3)[:, np.newaxis]
     cosine = np.abs(unit[:, 1] * np.cos(axis) + unit[:, 0] * np.sin(axis))
-    light = np.log((a * np.exp(found.brightness[j]) + b * np.exp(found.brightness[k])) / (a + b))
     extent = sum(2 * np.sqrt(np.maximum(_along(found.moments[each], unit), 1e-3)) for each in (j, k))
     return {
         "sum": np.log((a + b) / area),
@@ -189,7 +187,6 @@ def features(triples: Triples, mothers: Alive, found: Alive, scales: Scales) -> 
         "turned": np.hypot(*(shape - own).T),
         "gap": np.log(np.hypot(*flat.T) / extent + 1e-3),
         "alike": np.abs(found.brightness[j] - found.brightness[k]) / (scales.brightness + 0.02),
-        "light": (light - mothers.brightness[m]) / (scales.brightness + 0.02),
         "grown": mothers.area[m] - mothers.usual_area[m],
         "young": np.where(mothers.parent[m] > 0, np.exp(-mothers.age[m] / 3.0), 0.0),
         "large": mothers.area[m] - float(np.median(found.area)),

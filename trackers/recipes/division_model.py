@@ -26,7 +26,7 @@ from .movies import Movie, movie_count, movies
 
 Floats = NDArray[np.float64]
 
-LEFT_OUT = ("light", "alike")
+LEFT_OUT = ("alike",)
 """How bright daughters are depends on the stain more than on anything that a simulation knows."""
 SHARES = {"crowd": 1.5, "rods": 1.0, "dividing": 0.35, "nuclei": 0.35}
 """How much each kind of movie counts."""
