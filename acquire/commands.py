@@ -92,6 +92,50 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
     seconds: float
 
 
+class SetChannel(msgspec.Struct, frozen=True, tag="set_channel"):
+    """Take the images of the frame's channel with another preset of a configuration group, from the next one on."""
+
+    group: str
+    preset: str
+
+
+class SetInterval(msgspec.Struct, frozen=True, tag="set_interval"):
+    """Set the time in s between time points, from the next one on."""
+
+    interval_s: float
+
+
+class Revisit(msgspec.Struct, frozen=True, tag="revisit"):
+    """Take one more image at a place, in um, not before a stated time of the frame clock in s."""
+
+    x_um: float
+    y_um: float
+    z_um: float | None = None
+    at_s: float = 0.0
+    exposure_ms: float | None = None
+    channel: str = ""
+
+
+class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
+    """Tell an http(s) address of something: a POST of a JSON object with ``text`` and the decision."""
+
+    url: str
+    text: str = ""
+
+
+class Call(msgspec.Struct, frozen=True, tag="call"):
+    """Call a Python function that the script at the microscope has registered under this name."""
+
+    function: str
+    arguments: dict[str, float | str] = {}
+
+
+class Disarm(msgspec.Struct, frozen=True, tag="disarm"):
+    """Let nothing reach the hardware until a person arms it again; never refused, never stale."""
+
+    reason: str
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """End the acquisition as planned ends do: everything acquired is kept."""
 
@@ -99,7 +143,22 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 Command: TypeAlias = (
-    MoveStage | MoveFocus | SetExposure | SetProperty | Stimulate | Trigger | SnapExtra | Skip | Pause | Stop
+    MoveStage
+    | MoveFocus
+    | SetExposure
+    | SetProperty
+    | SetChannel
+    | SetInterval
+    | Stimulate
+    | Trigger
+    | SnapExtra
+    | Revisit
+    | Skip
+    | Pause
+    | Webhook
+    | Call
+    | Disarm
+    | Stop
 )
 
 

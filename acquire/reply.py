@@ -61,6 +61,10 @@ class Decision(msgspec.Struct, frozen=True):
     at_px, covariance_px2
         (x, y) of the cell extrapolated to the time of actuation, in px of the frame, and the
         (xx, xy, yy) of its uncertainty in px^2; None when no cell is meant.
+    at_s
+        The time of actuation for which ``at_px`` was extrapolated, in s of frame time; None where that is not said.
+    velocity_px_s
+        (x, y) of the cell in px of the frame per s, with which the microscope side may extrapolate further.
     stage_um
         Stage position of the frame it rests on, so that image coordinates stay meaningful after a move.
     reasons
@@ -80,6 +84,8 @@ class Decision(msgspec.Struct, frozen=True):
     stage_um: tuple[float, float] | None = None
     reasons: tuple[str, ...] = ()
     refused: str = ""
+    at_s: float | None = None
+    velocity_px_s: tuple[float, float] | None = None
 
 
 class Division(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from ..models.detections import Detections
 from ..trackers.tracker import BatchTracker
 from ..trackers.tracks import Tracks
 from .amended import Field, field_of, segmented_entries
-from .experiment.config import PluginChoice, StreamConfig
+from .experiment.stream import PluginChoice, StreamConfig
 from .experiment.tracker_checks import is_batch
 from .identities import Identities
 from .progress import Progress, silent

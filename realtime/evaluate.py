@@ -15,7 +15,7 @@ from ..acquire.errors import SourceError
 from ..acquire.sources.ctc import CtcSource
 from ..trackers.scores import score_sequence
 from .batch import to_replay, track_again
-from .experiment.config import StreamConfig
+from .experiment.stream import StreamConfig
 from .progress import Progress, silent
 from .replay import Replayed, replay
 from .report.contents import percentiles

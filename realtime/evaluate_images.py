@@ -21,7 +21,7 @@ from ..models.image_pairs import ImagePair, pair_files
 from ..models.runtimes.choose import Choice
 from ..models.scores import ImageScores, pool, score
 from ..models.segmenter import Segmenter, as_new, needed_channels
-from .experiment.config import StreamConfig
+from .experiment.stream import StreamConfig
 from .progress import Progress, silent
 from .report.contents import percentiles
 

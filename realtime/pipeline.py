@@ -28,8 +28,8 @@ from ..trackers.tracks import Tracks
 from .cell_table import cells_of, measured_of
 from .channels import Joined, Joiner
 from .experiment.channel_checks import check_segmenter
-from .experiment.config import StreamConfig
 from .experiment.document import dotted
+from .experiment.stream import StreamConfig
 from .experiment.tracker_checks import batch_refusal
 from .identities import Identities
 from .limits import Limiter

@@ -18,7 +18,8 @@ from ..acquire.frame import Frame
 from ..acquire.link.client import Client
 from ..acquire.sources.pace import paced
 from ..acquire.sources.source import Source
-from .experiment.config import StreamConfig, single_stream
+from .experiment.config import single_stream
+from .experiment.stream import StreamConfig
 from .progress import Progress, silent
 from .service.server import Service
 

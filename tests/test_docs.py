@@ -33,7 +33,8 @@ from cytoloop.acquire.link.addresses import DEFAULT_ADDRESS
 from cytoloop.acquire.link.keys import make_keys
 from cytoloop.realtime.cli.app import cytoloop
 from cytoloop.realtime.cli.bench import BENCHES
-from cytoloop.realtime.experiment.config import StreamConfig, load_experiment
+from cytoloop.realtime.experiment.config import load_experiment
+from cytoloop.realtime.experiment.stream import StreamConfig
 from cytoloop.realtime.service.thread import EngineThread
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,8 @@ from ...acquire.simulated.microscope import SimulatedMicroscope
 from ...acquire.simulated.presets import nuclei
 from ...acquire.simulated.twin import install_behind
 from ..demo_engine import acquisition, demo_engine
-from ..experiment.config import PluginChoice, StreamConfig, single_stream
+from ..experiment.config import single_stream
+from ..experiment.stream import PluginChoice, StreamConfig
 from ..faults import CAN_HANG, LONGEST_RECOVERY_S, Recovery, break_engine, count, images_on_disk, quiet
 from ..limits import Limits
 from ..progress import Progress

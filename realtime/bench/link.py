@@ -17,7 +17,8 @@ from ...acquire.frame import Frame
 from ...acquire.link.client import Client
 from ...acquire.micromanager.loop import Loop
 from ..demo_engine import acquisition, demo_engine
-from ..experiment.config import PluginChoice, StreamConfig, single_stream
+from ..experiment.config import single_stream
+from ..experiment.stream import PluginChoice, StreamConfig
 from ..progress import Progress
 from ..report.contents import percentiles
 from ..service.server import Service

@@ -26,7 +26,7 @@ from ...acquire.frame import Frame
 from ...acquire.link import messages as wire
 from ...acquire.link.client import Client
 from ...acquire.reply import Cells, Decision, Division, Reply
-from ..experiment.config import PluginChoice, StreamConfig
+from ..experiment.stream import PluginChoice, StreamConfig
 from ..progress import Progress
 from ..service.thread import EngineThread
 from .blank import BLANK

@@ -11,7 +11,7 @@ from .output import DONE, FAILED, Output, command, short
 from .streams import chosen_stream
 
 if TYPE_CHECKING:
-    from ..experiment.config import PluginChoice, StreamConfig
+    from ..experiment.stream import PluginChoice, StreamConfig
 
 SCORES = ("SEG", "DET", "TRA", "LNK", "BIO", "edge_f1", "division_f1")
 EXAMPLES = (
@@ -135,7 +135,7 @@ def _stream_with(
 
 
 def _choice(before: PluginChoice, use: str | None, options: tuple[str, ...], flag: str) -> PluginChoice:
-    from ..experiment.config import PluginChoice
+    from ..experiment.stream import PluginChoice
 
     choice = before if use is None else PluginChoice(use)
     return PluginChoice(choice.use, {**choice.options, **dict(_option(text, flag) for text in options)})
@@ -161,7 +161,7 @@ def _sequences(
 
     from ..evaluate import evaluate as run
     from ..evaluate import figures_of_all, find_sequences
-    from ..experiment.config import PluginChoice
+    from ..experiment.stream import PluginChoice
     from ..report.replayed import is_whole, settings_of
 
     if labels is not None:

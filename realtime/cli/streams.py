@@ -10,7 +10,7 @@ import click
 from ...acquire.errors import nearest_name
 
 if TYPE_CHECKING:
-    from ..experiment.config import StreamConfig
+    from ..experiment.stream import StreamConfig
 
 
 def chosen_stream(config: Path | None, name: str | None) -> StreamConfig:
@@ -23,7 +23,8 @@ def chosen_stream(config: Path | None, name: str | None) -> StreamConfig:
     click.UsageError
         If it has several streams and none is named, or the name is unknown.
     """
-    from ..experiment.config import StreamConfig, load_experiment
+    from ..experiment.config import load_experiment
+    from ..experiment.stream import StreamConfig
 
     if config is None:
         if name is not None:

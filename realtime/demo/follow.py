@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...acquire.simulated import presets
 from ...acquire.simulated.microscope import SimulatedMicroscope
-from ..experiment.config import PluginChoice, StreamConfig
+from ..experiment.stream import PluginChoice, StreamConfig
 from ..limits import Limits
 from .promise import Promise, cells_found, every_frame
 from .record import Take, record

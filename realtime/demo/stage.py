@@ -16,7 +16,8 @@ from ...acquire.reply import Decision, Reply
 from ...acquire.simulated.microscope import SimulatedMicroscope
 from ...acquire.simulated.twin import install_behind
 from ..demo_engine import acquisition
-from ..experiment.config import StreamConfig, single_stream
+from ..experiment.config import single_stream
+from ..experiment.stream import StreamConfig
 from ..progress import Progress
 from ..report.page import describe
 from ..service.server import Service

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...acquire.simulated import presets
 from ...acquire.simulated.actuator import SimulatedActuator
 from ...acquire.simulated.microscope import SimulatedMicroscope, Stimulation
-from ..experiment.config import PluginChoice, StreamConfig
+from ..experiment.stream import PluginChoice, StreamConfig
 from .promise import Promise, cells_found, every_frame
 from .record import Take, record
 from .stage import Cast, Scene, Show

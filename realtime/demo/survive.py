@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...acquire.reply import Reply, encode_array
 from ...acquire.simulated import presets
-from ..experiment.config import StreamConfig
+from ..experiment.stream import StreamConfig
 from ..faults import CAN_HANG, Recovery, break_engine, quiet
 from ..pipeline import Pipeline
 from ..service.journal import read_journal

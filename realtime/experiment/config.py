@@ -2,147 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 
-from ...acquire.coordinates import Affine
-from ...acquire.errors import AddressError, ConfigurationError, CytoloopError, Problem, nearest_name
-from ...acquire.link.addresses import DEFAULT_ADDRESS, Address, parse_address, require_keys
-from ...acquire.plugins import OptionError, build, find_class, known_names
+from ...acquire.errors import AddressError, ConfigurationError, CytoloopError, nearest_name
+from ...acquire.link.addresses import Address, parse_address, require_keys
+from ...acquire.plugins import OptionError, known_names
 from ...models.segmenter import Segmenter
 from ...trackers.tracker import Tracker
 from ..limits import Limits, strength_refusal
 from ..rules.rule import Rule
 from .channel_checks import check_channels, check_segmenter
-from .document import Document, dotted, field_types, read_document
+from .document import Document, field_types, read_document
 from .patience_checks import check_patience
+from .stream import PluginChoice, StreamConfig
 from .toml_lines import KeyPath
 from .tracker_checks import batch_refusal
 
-Matrix: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-ChannelName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-
 _MOST_STREAMS = 64  # each is a process
 _ANY_HOST = {"*", "0.0.0.0", "[::]"}
-
-# A stream's name becomes a folder of the log on any operating system.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_RESERVED_ON_WINDOWS = re.compile(r"(?i)con|prn|aux|nul|com\d|lpt\d")
-
-
-class PluginChoice(msgspec.Struct, frozen=True):
-    """A segmenter, tracker or rule: its registered name or ``module:Class``, and its options."""
-
-    use: str
-    options: dict[str, Any] = {}
-
-    def build(self, group: str) -> Any:
-        """Construct it; ``group`` is ``segmenters``, ``trackers`` or ``rules``.
-
-        Raises
-        ------
-        PluginError
-            An unknown name, or an option (:class:`~cytoloop.acquire.plugins.OptionError`) it does not take.
-        """
-        return build(find_class(group, self.use), self.options)
-
-
-class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One stream of frames and all that happens to it.
-
-    Attributes
-    ----------
-    name
-        The stream's name: letters, digits, ``_`` and ``-``. In the file it is the name of the table.
-    address
-        Where the service listens: ``tcp://HOST:PORT`` (port 0: the system chooses), ``ipc://PATH`` or
-        ``inproc://NAME``; another one for each stream. Default ``tcp://127.0.0.1:5790``.
-    policy
-        ``"lossless"``: every frame is analysed, in order. ``"latest"``: one slot, only the newest waiting
-        frame is analysed. Default ``"lossless"``.
-    credit
-        Frames that the client may have under way at once, 1 to 64. Default 3.
-    channels
-        Names of the channels that come as separate images and are joined into one frame for each time,
-        position and z, in this order; images of others are acknowledged and left alone. Default none: frames
-        are taken as they come.
-    every
-        Of these channels, those that are taken at every n-th time point only (0, n, 2 n, ...), each with its
-        n; they stand last in ``channels``. Default none.
-    channel
-        Name of the channel to segment; the others are measured if they are in the same frame, else
-        acknowledged and left alone. Default ``""``: the segmenter's own choice; of frames with one channel
-        that are not joined, the channel of the first.
-    keys
-        Folder made by ``cytoloop keys``, needed for any address that is not loopback; relative to the
-        experiment file. Default ``""``: none.
-    save_masks
-        Write the label image of every frame into the log. Default false.
-    hang_s
-        Seconds of work on one frame after which the engine process is taken for hung and is started again,
-        0.1 to 3600. Default 10.
-    start_s
-        Seconds that an engine process may take to start and to load the segmenter, 1 to 86400. Default 180.
-    pixel_size_um
-        Edge of a pixel in the sample in um; goes before what frames say. Default none.
-    affine
-        Instead of ``pixel_size_um``, for a camera that is rotated or flipped: [[xx, xy], [yx, yy]], stage um
-        per px, the row of x first. Default none.
-    segmenter, tracker
-        What finds and what links the cells. Default ``net`` and ``lap``.
-    rules
-        What decides, in this order. Default none.
-    limits
-        What commands may ask for.
-    """
-
-    name: str = "default"
-    address: str = DEFAULT_ADDRESS
-    policy: Literal["lossless", "latest"] = "lossless"
-    credit: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
-    channels: Annotated[tuple[ChannelName, ...], msgspec.Meta(max_length=64)] = ()
-    every: dict[str, Annotated[int, msgspec.Meta(ge=1)]] = {}
-    channel: str = ""
-    keys: str = ""
-    save_masks: bool = False
-    hang_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
-    start_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 180.0
-    pixel_size_um: Positive | None = None
-    affine: Matrix | None = None
-    segmenter: PluginChoice = PluginChoice("net")
-    tracker: PluginChoice = PluginChoice("lap")
-    rules: tuple[PluginChoice, ...] = ()
-    limits: Limits = Limits()
-
-    def __post_init__(self) -> None:
-        problems: list[Problem] = []
-        if not _NAME.fullmatch(self.name) or _RESERVED_ON_WINDOWS.fullmatch(self.name):
-            allowed = "letters, digits, _ and -, at most 64, and no name that Windows reserves"
-            problems.append(Problem("", 0, "", f"{self.name!r} cannot name a stream; allowed: {allowed}."))
-        for wrong in check_channels(self.channels, self.every, self.channel, self.policy):
-            problems.append(Problem("", 0, dotted(wrong.key), wrong.reason, wrong.did_you_mean))
-        if self.affine is not None and self.pixel_size_um is not None:
-            problems.append(Problem("", 0, "pixel_size_um", "give either pixel_size_um or affine, not both."))
-        try:
-            self.pixel_map(None)
-        except ConfigurationError as error:
-            problems.extend(error.problems)
-        if problems:
-            raise ConfigurationError(problems)
-
-    def pixel_map(self, frame_pixel_size_um: float | None) -> Affine | None:
-        """Return the pixel to stage map of a frame with this pixel size in its metadata, or None."""
-        if self.affine is not None:
-            (xx, xy), (yx, yy) = self.affine
-            return Affine(xx, xy, yx, yy)
-        size = self.pixel_size_um or frame_pixel_size_um or 0.0  # 0 is Micro-Manager's "not calibrated"
-        return Affine.from_pixel_size(size) if size > 0 else None
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):

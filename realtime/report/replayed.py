@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...acquire.coordinates import Affine
 from ...acquire.frame import Frame, Pixels
 from ...acquire.reply import Cells, Decision
-from ..experiment.config import StreamConfig
+from ..experiment.stream import StreamConfig
 from ..replay import Replayed
 from ..results import Results
 from ..service.journal import Entry

@@ -40,7 +40,7 @@ from ...acquire.link.messages import (
 )
 from ...acquire.link.ring import RingReader
 from ...models.segmenter import Remembering, Segmenter
-from ..experiment.config import StreamConfig
+from ..experiment.stream import StreamConfig
 from .run import Run
 
 _BEAT_S = 0.25

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from ...acquire.errors import AddressError, CytoloopError
 from ...models.segmenter import Segmenter
-from ..experiment.config import StreamConfig
+from ..experiment.stream import StreamConfig
 from ..pipeline import Pipeline
 from .engine import Engine
 

@@ -16,7 +16,7 @@ from ...acquire.link.messages import FrameHeader
 from ...acquire.reply import Cells, Reply
 from ...models.labels import Labels
 from ...models.segmenter import Segmenter
-from ..experiment.config import StreamConfig
+from ..experiment.stream import StreamConfig
 from ..pipeline import Pipeline, Step
 from .attempts import Attempts
 from .held import HeldImages

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ...acquire.errors import LinkError
-from ..experiment.config import Experiment, StreamConfig
+from ..experiment.config import Experiment
+from ..experiment.stream import StreamConfig
 from .engine import EngineStatus
 from .process import engine_main
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...acquire.errors import CytoloopError
-from ..experiment.config import StreamConfig
+from ..experiment.stream import StreamConfig
 from .engine import Engine, EngineStatus
 
 _TURN_S = 0.02

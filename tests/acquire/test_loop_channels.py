@@ -16,7 +16,8 @@ from cytoloop.acquire.reply import Cells
 from cytoloop.acquire.simulated.microscope import SimulatedMicroscope
 from cytoloop.acquire.simulated.presets import translocation
 from cytoloop.acquire.simulated.twin import install_behind
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig, single_stream
+from cytoloop.realtime.experiment.config import single_stream
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.service.journal import read_journal
 from cytoloop.realtime.service.server import Service
 

@@ -15,7 +15,8 @@ from cytoloop.acquire.errors import RefusedError
 from cytoloop.acquire.micromanager.loop import Loop, connect
 from cytoloop.acquire.micromanager.pymmcoreplus import connect as connect_plus
 from cytoloop.realtime.bench.blank import BLANK
-from cytoloop.realtime.experiment.config import Experiment, PluginChoice, StreamConfig, single_stream
+from cytoloop.realtime.experiment.config import Experiment, single_stream
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.service.server import Service
 

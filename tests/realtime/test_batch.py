@@ -18,7 +18,8 @@ from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels, numbered
 from cytoloop.realtime.batch import STAND_IN, to_replay, track_again
 from cytoloop.realtime.cli import main
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig, load_experiment
+from cytoloop.realtime.experiment.config import load_experiment
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.service.journal import Entry, Journal, read_journal
 from cytoloop.realtime.service.run import Run

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from cytoloop.acquire.errors import ConfigurationError, Problem
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig, load_experiment
+from cytoloop.realtime.experiment.config import load_experiment
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 
 START = "[streams.default]\n"
 PAIRED = (

@@ -21,7 +21,7 @@ from cytoloop.acquire.link.messages import checksum, frame_of, header_of
 from cytoloop.acquire.reply import Decision, Reply, encode_array
 from cytoloop.acquire.sources import open_source
 from cytoloop.models.labels import Labels, Nuclei
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.results import write_results
 from cytoloop.realtime.rules.rule import Moment, Verdict

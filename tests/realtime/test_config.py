@@ -13,7 +13,8 @@ from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.keys import make_keys
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
-from cytoloop.realtime.experiment.config import StreamConfig, load_experiment, single_stream
+from cytoloop.realtime.experiment.config import load_experiment, single_stream
+from cytoloop.realtime.experiment.stream import StreamConfig
 from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.realtime.service.server import Service

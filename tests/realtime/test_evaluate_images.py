@@ -16,7 +16,7 @@ from cytoloop.models.image_pairs import pair_files
 from cytoloop.models.labels import Labels
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.evaluate_images import evaluate_images, figures_of_images
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from PIL import Image
 from scipy import ndimage
 

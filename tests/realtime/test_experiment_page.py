@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.plugins import find_class, known_names
-from cytoloop.realtime.experiment.config import Experiment, StreamConfig, load_experiment
+from cytoloop.realtime.experiment.config import Experiment, load_experiment
+from cytoloop.realtime.experiment.stream import StreamConfig
 from cytoloop.realtime.limits import Limits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -24,7 +24,7 @@ from cytoloop.acquire.link.messages import Answer, Hello, Refusal, decode_from_s
 from cytoloop.acquire.reply import Decision
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.realtime.service.journal import read_journal
 from cytoloop.realtime.service.thread import EngineThread

@@ -16,7 +16,7 @@ from cytoloop.acquire.errors import SourceError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.reply import Decision
 from cytoloop.realtime.cli import main
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.replay import replay
 from cytoloop.realtime.results import write_results
 from cytoloop.trackers.export import CtcWriter

@@ -17,7 +17,8 @@ from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.client import Client
 from cytoloop.models.labels import Labels
 from cytoloop.realtime.bench.blank import BLANK
-from cytoloop.realtime.experiment.config import Experiment, PluginChoice, StreamConfig, single_stream
+from cytoloop.realtime.experiment.config import Experiment, single_stream
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.service.journal import read_journal
 from cytoloop.realtime.service.server import Service
 from cytoloop.realtime.service.thread import EngineThread

@@ -30,7 +30,7 @@ _ENGINE = """
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.messages import checksum, frame_of, header_of
 from cytoloop.acquire.simulated.source import SimulatedSource
-from cytoloop.realtime.experiment.config import PluginChoice, StreamConfig
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.service.journal import Entry
 
