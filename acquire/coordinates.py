@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -26,6 +27,30 @@ class Affine(msgspec.Struct, frozen=True):
     def from_pixel_size(pixel_size_um: float) -> Affine:
         """Return the map of a camera that is neither rotated nor flipped."""
         return Affine(pixel_size_um, 0.0, 0.0, pixel_size_um)
+
+    @staticmethod
+    def given(values: Sequence[float], pixel_size_um: float | None) -> tuple[float, float, float, float] | None:
+        """Return (xx, xy, yx, yy) of Micro-Manager's affine, or None if nobody has set it.
+
+        Micro-Manager gives the identity where there is none. As it does itself, one that does not go with the size
+        of a pixel, by more than a tenth, is not believed.
+
+        Parameters
+        ----------
+        values
+            Its six numbers, as ``getPixelSizeAffine`` gives them: two rows of three.
+        pixel_size_um
+            The size of a pixel that is given beside it in um, or None.
+        """
+        if len(values) != 6 or not all(map(math.isfinite, values)):
+            return None
+        xx, xy, _, yx, yy, _ = (float(value) for value in values)
+        size = math.sqrt(abs(xx * yy - xy * yx))
+        if size < 1e-6 or (xx, xy, yx, yy) == (1.0, 0.0, 0.0, 1.0):
+            return None
+        if pixel_size_um and abs(pixel_size_um - size) > 0.1 * pixel_size_um:
+            return None
+        return xx, xy, yx, yy
 
     def __post_init__(self) -> None:
         values = (self.xx, self.xy, self.yx, self.yy)

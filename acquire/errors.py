@@ -14,6 +14,7 @@
     ├── AcquisitionError        the acquisition engine failed, and would have kept silent about it
     │   └── EventError          an acquisition event that the engine mishandles, refused before it is submitted
     ├── ActuatorError           a command that the microscope could not carry out
+    ├── CalibrationError        a calibration that cannot be measured or used: says what was seen
     ├── ExportError             a result that cannot be written: names path and reason
     ├── ModelError              a model file or package that cannot be used: names file and reason
     ├── PluginError             an unknown segmenter, tracker, rule, source or actuator
@@ -123,6 +124,10 @@ class EventError(AcquisitionError):
 
 class ActuatorError(CytoloopError):
     """A command that the microscope could not carry out."""
+
+
+class CalibrationError(CytoloopError):
+    """A map from px to um, or to a light device, that cannot be measured, read or trusted."""
 
 
 class ExportError(CytoloopError):

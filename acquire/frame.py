@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +41,9 @@ class Frame:
         Exposure in ms, or None.
     pixel_size_um
         Edge of a pixel in the sample in um, or None.
+    affine
+        (xx, xy, yx, yy) from px to stage um as Micro-Manager's configuration gives it (see
+        :class:`~cytoloop.acquire.coordinates.Affine`), or None if it gives none.
     sent_s
         The sender's monotonic clock in s when the image was handed over; only ages are computed from it.
     """
@@ -55,6 +58,7 @@ class Frame:
     exposure_ms: float | None = None
     pixel_size_um: float | None = None
     sent_s: float = 0.0
+    affine: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels)
@@ -68,6 +72,11 @@ class Frame:
     def shape(self) -> tuple[int, int]:
         """Height and width in px."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
+
+    def without_pixels(self) -> Frame:
+        """Return the frame with one dark pixel of each channel, to be kept: images may lie in memory that is lent."""
+        shape = (1, 1) if self.pixels.ndim == 2 else (self.pixels.shape[0], 1, 1)
+        return replace(self, pixels=np.zeros(shape, self.pixels.dtype))
 
     def channel(self, which: int | str = 0) -> Pixels:
         """Return one channel, given by name or index, as a (y, x) view.

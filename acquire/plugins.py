@@ -2,7 +2,7 @@
 
 A name is looked up among the entry points of its group (``cytoloop.segmenters`` and so on); ``module:Class``
 needs no registration. Options are checked against the constructor's own annotated keywords, so that a class
-needs nothing but a typed ``__init__``.
+needs nothing but a typed ``__init__``. An option that is called like a word of Python has a ``_`` behind it there.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def build(cls: type[Any], options: Mapping[str, Any]) -> Any:
         Names the option, what was wrong with it and the nearest known name.
     """
     parameters = {
-        name: parameter
+        name.rstrip("_"): parameter
         for name, parameter in inspect.signature(cls).parameters.items()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
@@ -108,9 +108,9 @@ def build(cls: type[Any], options: Mapping[str, Any]) -> Any:
         if name not in parameters:
             allowed = f"allowed: {', '.join(parameters) or 'none'}."
             raise OptionError(name, f"unknown option; {allowed}", nearest_name(name, parameters))
-        values[name] = convert_option(name, value, hints.get(name, Any))
+        values[parameters[name].name] = convert_option(name, value, hints.get(parameters[name].name, Any))
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in values:
+        if parameter.default is parameter.empty and name not in options:
             raise OptionError(name, "this option is needed.")
     try:
         return cls(**values)

@@ -146,6 +146,11 @@ class Reply(msgspec.Struct, frozen=True):
         What a person should read: limits hit, channels ignored, things shed.
     novelty
         How unlike the images that the segmenter knows the frame looks: above 1 is unlike; None if it does not say.
+    focus
+        How sharp the segmented channel is, to be compared with other frames of the same field of view; None if it was
+        not segmented.
+    shadow
+        What candidate rules would have decided, by the name of their file, the refused ones too; it has no effect.
     """
 
     sequence: int
@@ -158,6 +163,8 @@ class Reply(msgspec.Struct, frozen=True):
     merges: tuple[Merge, ...] = ()
     corrections: tuple[Correction, ...] = ()
     drift_px: tuple[float, float] | None = None
+    shadow: dict[str, tuple[Decision, ...]] = {}
+    focus: float | None = None
 
     @property
     def commands(self) -> tuple[Command, ...]:

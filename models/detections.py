@@ -74,6 +74,11 @@ class Detections:
     z
         (n,) float64, height of each centroid in px of the image (planes times their distance over the pixel size),
         for cells found in a stack; None for those of one plane.
+    focus
+        How sharp the segmented channel is (:func:`~cytoloop.models.focus.focus_of`), to be compared with other frames
+        of the same field of view; None if nobody has looked.
+    agreement
+        F1 at IoU 0.5 of the mask against that of a reference segmenter, 0 to 1; None if this frame was not compared.
     mask
         (y, x) int32, the mask that was measured, for trackers that compare outlines; None if it was not kept.
     """
@@ -98,6 +103,8 @@ class Detections:
     embedding: NDArray[np.float32] | None = None
     z: NDArray[np.float64] | None = None
     mask: NDArray[np.int32] | None = None
+    focus: float | None = None
+    agreement: float | None = None
 
     def __len__(self) -> int:
         return len(self.area)

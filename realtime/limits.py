@@ -17,6 +17,7 @@ from ..acquire.commands import (
     MoveFocus,
     MoveStage,
     Pause,
+    Revisit,
     SetExposure,
     SetProperty,
     Skip,
@@ -197,6 +198,8 @@ def place_refusal(
     command: Command, limits: Limits, moment: Moment, origin_um: tuple[float, float] | None
 ) -> str:
     """Return why a command must not act at its place or time; ``""`` if it may."""
+    if moment.uncalibrated and isinstance(command, MoveStage | Revisit):
+        return moment.uncalibrated
     match command:
         case MoveStage():
             focus = "" if command.z_um is None else _focus_refusal(command.z_um, limits)

@@ -12,19 +12,20 @@ from itertools import count
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
-from ..acquire.coordinates import Affine
 from ..acquire.errors import ConfigurationError, FrameError, Problem
 from ..acquire.frame import Frame
 from ..acquire.link.messages import can_travel
-from ..acquire.reply import Cells, Decision, Reply
-from ..models import compartments
+from ..acquire.reply import Cells, Reply
+from ..models import compartments, focus
 from ..models.compartments import measure_cells
 from ..models.detections import Detections
+from ..models.focus import focus_of
 from ..models.labels import Labels
 from ..models.segmenter import Remembering, Segmenter, needed_channels
 from ..trackers.history import History
 from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
+from .asking import Judged, ask, settle
 from .cell_table import cells_of, measured_of
 from .channels import Joined, Joiner
 from .experiment.channel_checks import check_segmenter
@@ -34,7 +35,12 @@ from .experiment.tracker_checks import batch_refusal
 from .identities import Identities
 from .limits import Limiter
 from .notices import Notices
+from .pixel_maps import PixelMaps
+from .reference import Reference
+from .rules.fields import FieldRules
 from .rules.rule import Moment, Rule
+from .shadows import Built, Shadows
+from .trust import TrustGate
 
 FieldKey: TypeAlias = tuple[int | str, int | str]
 
@@ -58,12 +64,14 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class _Field:
-    """One field of view: its tracker, its rules, its cells' numbers and past, and where the stage first stood."""
+    """One field of view: tracker, rules, its cells' numbers and past, what watches it, where the stage first stood."""
 
     tracker: Tracker
     rules: tuple[Rule, ...]
     identities: Identities
     history: History
+    shadows: Built
+    gate: TrustGate
     origin_um: tuple[float, float] | None = None
 
 
@@ -91,10 +99,12 @@ class Pipeline:
     ----------
     failed
         Frames that could not be segmented so far.
+    judged
+        The frame that was judged last, for explanations; None before.
     joiner
         What joins the channels, or None if frames are taken as they come.
     needs_masks
-        Whether :meth:`restore` needs detections with their mask, because the tracker looks at it.
+        Whether :meth:`restore` needs detections with their mask, because the tracker or a rule looks at it.
 
     Raises
     ------
@@ -116,18 +126,25 @@ class Pipeline:
         self._wanted = _wanted_channel(stream, self._segmenter)
         self._needed = needed_channels(self._segmenter)
         self.joiner = Joiner(stream.channels, stream.every, self._wanted) if stream.channels else None
-        configured = stream.pixel_map(None)
+        self._maps = PixelMaps(stream)
+        configured = self._maps.configured
         self._pixel_size_um = None if configured is None else configured.pixel_size_um
         self._fields: dict[FieldKey, _Field] = {}
         self._numbers = count(1)
         self._limiter = Limiter(stream.limits)
+        self._reference = Reference(stream.trust)
+        self._rules = FieldRules(stream.rules)
+        self._shadows = Shadows(stream.shadow, stream.limits)
+        self.judged: Judged | None = None
         self._channels: tuple[str, ...] | None = stream.channels or None
         self._latest_s = -math.inf
         self._notices = Notices()
         if refusal := batch_refusal(stream.tracker.use):
             raise ConfigurationError([Problem("", 0, "tracker", refusal)])
         first = self._make_field()  # what cannot be built must fail now, not at the first frame
-        self.needs_masks = bool(getattr(first.tracker, "needs_masks", False))
+        asked = (first.tracker, *first.rules, *(rule for rules in first.shadows.values() for rule in rules))
+        self.needs_masks = any(getattr(each, "needs_masks", False) for each in asked)
+        focus.warm_up()
         compartments.warm_up()  # nor may the first frame wait for a compiler
 
     def step(self, frame: Frame) -> Step:
@@ -144,14 +161,18 @@ class Pipeline:
         if channel is None:
             return Step(_empty_reply(frame, messages))
         try:
-            labels = self._segmenter.segment(self._view(whole, channel))
+            view = self._view(whole, channel)
+            labels = self._segmenter.segment(view)
             start = _lap(timings, "segment", start)
-            detections = measure_cells(whole, labels)
-            _lap(timings, "measure", start)
+            detections = replace(measure_cells(whole, labels), focus=focus_of(whole.channel(channel)))
+            start = _lap(timings, "measure", start)
         except Exception as error:  # a segmenter is anyone's code, and the experiment must outlive it
             messages += (self._failure(f": {type(error).__name__}: {error}"),)
             return Step(_empty_reply(frame, messages))
-        reply = self._judge(frame.sequence, whole, detections, channel, messages, timings)
+        detections, said = self._reference.compare(view, labels, detections)
+        if detections.agreement is not None:
+            _lap(timings, "reference", start)
+        reply = self._judge(frame.sequence, whole, detections, channel, messages + said, timings)
         return Step(reply, labels, detections, whole, self._memory(whole))
 
     def _memory(self, frame: Frame) -> dict[str, Any] | None:
@@ -172,7 +193,7 @@ class Pipeline:
         Returns
         -------
         Reply
-            The reply of ``step`` but for ``timings_ms`` (and, where segmentation failed, why it did).
+            The reply of ``step`` but for ``timings_ms`` (and, where a segmenter failed, why it did).
         """
         whole, messages = self._join(frame, pixels=False)
         if whole is None:
@@ -185,6 +206,7 @@ class Pipeline:
             return _empty_reply(frame, (*messages, self._failure("")))
         if memory is not None and isinstance(self._segmenter, Remembering):
             self._segmenter.recall(whole, memory)
+        self._reference.pass_over()
         return self._judge(frame.sequence, whole, detections, channel, messages, {})
 
     def _join(self, frame: Frame, *, pixels: bool) -> Joined:
@@ -211,10 +233,25 @@ class Pipeline:
             why = f"tracking failed: {type(error).__name__}: {error}"
             return Reply(sequence, Cells.none(), messages=(*messages, why))
         start = _lap(timings, "track", start)
-        affine, unusable = self._pixel_map(frame)
-        moment = Moment(frame, tracks, affine, channel, field.history, descent)
-        decisions, said = _ask(field.rules, moment)
-        verdict = self._limiter.check(moment, decisions, field.origin_um)
+        affine, why_none = self._maps.of(frame)
+        unusable = self._notices.once(why_none) if why_none else ()
+        barred = why_none if self._stream.calibration else ""
+        moment = Moment(  # rules read no pixels, and what they keep must not hold those of the link
+            frame.without_pixels(),
+            tracks,
+            affine,
+            channel,
+            field.history,
+            descent,
+            measured,
+            uncalibrated=barred,
+        )
+        decisions, said = ask(field.rules, moment)
+        distrust = field.gate.look(moment.frame, tracks)
+        verdict = self._limiter.check(moment, distrust.decisions + decisions, field.origin_um)
+        said += settle(field.rules, verdict.decisions)
+        shadow, heard = self._shadows.judge(field.shadows, moment, field.origin_um)
+        self.judged = Judged(moment, {"": field.rules, **field.shadows}, {"": verdict.decisions, **shadow})
         _lap(timings, "decide", start)
         return Reply(
             sequence=sequence,
@@ -226,8 +263,18 @@ class Pipeline:
             # One that is not finite was refused, which its message says; it would make the reply unreadable.
             decisions=tuple(decision for decision in verdict.decisions if can_travel(decision)),
             timings_ms=timings,
-            messages=messages + self._novelty_notice(detections) + unusable + said + verdict.messages,
+            messages=(
+                *messages,
+                *self._novelty_notice(detections),
+                *unusable,
+                *distrust.messages,
+                *said,
+                *verdict.messages,
+                *heard,
+            ),
             novelty=detections.novelty,
+            shadow=shadow,
+            focus=detections.focus,
         )
 
     def _segmented_channel(self, frame: Frame) -> tuple[int | None, tuple[str, ...]]:
@@ -290,16 +337,9 @@ class Pipeline:
         return field, messages
 
     def _make_field(self) -> _Field:
-        rules = tuple(rule.build("rules") for rule in self._stream.rules)
-        return _Field(self._stream.tracker.build("trackers"), rules, Identities(self._numbers), History())
-
-    def _pixel_map(self, frame: Frame) -> tuple[Affine | None, tuple[str, ...]]:
-        try:
-            return self._stream.pixel_map(frame.pixel_size_um), ()
-        except ConfigurationError:
-            return None, self._notices.once(
-                f"a pixel size of {frame.pixel_size_um} um cannot be used; it is ignored"
-            )
+        tracker, shadows = self._stream.tracker.build("trackers"), self._shadows.build()
+        gate = TrustGate(self._stream.trust)
+        return _Field(tracker, self._rules.build(), Identities(self._numbers), History(), shadows, gate)
 
     def _time_notice(self, frame: Frame) -> tuple[str, ...]:
         before, now = self._latest_s, frame.time_s
@@ -334,19 +374,6 @@ def _wanted_channel(stream: StreamConfig, segmenter: Segmenter) -> str:
     if stream.channel or isinstance(own, str):
         return stream.channel or str(own)
     return stream.channels[own] if stream.channels else ""
-
-
-def _ask(rules: tuple[Rule, ...], moment: Moment) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
-    decisions: list[Decision] = []
-    messages: list[str] = []
-    for rule in rules:
-        try:
-            verdict = rule.decide(moment)
-            decisions.extend(verdict.decisions)
-            messages.extend(f"{rule.name}: {message}" for message in verdict.messages)
-        except Exception as error:  # the other rules go on
-            messages.append(f"rule {rule.name!r} failed: {type(error).__name__}: {error}")
-    return tuple(decisions), tuple(messages)
 
 
 def _checked(tracks: Tracks, detections: Detections) -> Tracks:

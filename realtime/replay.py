@@ -20,6 +20,7 @@ from ..acquire.sources.pace import paced
 from ..acquire.sources.source import Source
 from .experiment.config import single_stream
 from .experiment.stream import StreamConfig
+from .pixel_maps import ANY_AGE
 from .progress import Progress, silent
 from .service.server import Service
 
@@ -100,7 +101,14 @@ def replay(
     LinkError
         If the service cannot be started or falls silent for good.
     """
-    private = replace(stream, address="tcp://127.0.0.1:0", policy="lossless", keys="", save_masks=True)
+    private = replace(
+        stream,
+        address="tcp://127.0.0.1:0",
+        policy="lossless",
+        keys="",
+        save_masks=True,
+        calibration_days=ANY_AGE,
+    )
     with Service(single_stream(private, log=log)) as service:
         address = service.addresses[private.name]
         with Client(address, stream=private.name) as client:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -48,6 +48,8 @@ class Results:
         Corrections of earlier frames; of these, such as would give two cells one identity and were left out.
     decisions, refused
         Decisions that the limits let pass, and those they refused.
+    shadow
+        Decisions of each file of shadow rules, the refused ones too.
     first_decisions
         The first of both, for a report.
     cells, divided, times_s
@@ -70,6 +72,7 @@ class Results:
     ignored: int = 0
     decisions: int = 0
     refused: int = 0
+    shadow: dict[str, int] = field(default_factory=dict[str, int])
     first_decisions: list[Decision] = field(default_factory=list[Decision])
     cells: list[int] = field(default_factory=list[int])
     divided: list[int] = field(default_factory=list[int])
@@ -81,6 +84,9 @@ class Results:
 
 def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = silent) -> Results:
     """Write ``ctc/NN_RES``, ``tracks.csv`` and ``decisions.jsonl`` of a run into a folder.
+
+    If shadow rules ran beside, what they would have decided is in ``shadow.jsonl``: each line a decision, with the
+    name of its file as ``file``.
 
     Parameters
     ----------
@@ -127,6 +133,9 @@ class _Writer:
             self._decisions = stack.enter_context((out / "decisions.jsonl").open("wb"))
             self._stack = stack.pop_all()
         self._columns: tuple[str, ...] = ()
+        self._shadow_path = out / "shadow.jsonl"
+        self._shadow_path.unlink(missing_ok=True)
+        self._shadow: BinaryIO | None = None
 
     def __enter__(self) -> _Writer:
         return self
@@ -150,6 +159,7 @@ class _Writer:
         self._last = sequence
         results.processed += 1
         self._add_decisions(entry.reply.decisions)
+        self._add_shadow(entry.reply.shadow)
         if entry.segmented.stage_um is not None:
             results.stage_um.append(entry.segmented.stage_um)
         results.corrections += len(entry.reply.corrections)
@@ -164,6 +174,16 @@ class _Writer:
             results.refused += bool(decision.refused)
             self._decisions.write(msgspec.json.encode(decision) + b"\n")
         results.first_decisions += decisions[: MOST_KEPT_DECISIONS - len(results.first_decisions)]
+
+    def _add_shadow(self, shadow: dict[str, tuple[Decision, ...]]) -> None:
+        if shadow and self._shadow is None:
+            self._shadow = self._stack.enter_context(self._shadow_path.open("wb"))
+        for file, decisions in shadow.items():
+            self.results.shadow[file] = self.results.shadow.get(file, 0) + len(decisions)
+            for decision in decisions:
+                line = msgspec.json.encode({"file": file, **msgspec.to_builtins(decision)})
+                if self._shadow is not None:
+                    self._shadow.write(line + b"\n")
 
     def _add_cells(self, entry: Entry, field: Field) -> None:
         results, header, reply = self.results, entry.segmented, entry.reply

@@ -6,12 +6,14 @@ that may go on, which is given to another when the track is over.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .rings import Rings
 from .tracks import Tracks
 
 Floats = NDArray[np.float64]
@@ -37,6 +39,8 @@ class Descent:
         (n,) float64, time in s since it was born by division; NaN if it was not seen to be.
     sister
         (n,) int64, identity of the other daughter, 0 if there is none.
+    founder
+        (n,) int64, identity of the first cell of the lineage that was seen: the cell itself if it was not born.
     """
 
     generation: Ints
@@ -44,15 +48,32 @@ class Descent:
     born_s: Floats
     since_division_s: Floats
     sister: Ints
+    founder: Ints
 
 
 class History:
     """The past of the cells of one field of view; :meth:`update` is called for each frame, in order.
 
+    Who keeps something for each track of his own, keeps it in arrays with a place for each: ``places`` says where.
+
     Parameters
     ----------
     depth
         How many observations of each cell are kept, at least 1.
+
+    Attributes
+    ----------
+    depth
+        The same.
+    names
+        What is kept.
+    places
+        (n,) int64, the place of each cell of the last frame, below ``capacity``; a track keeps its place while it may
+        go on.
+    begun
+        Rows of the last frame whose tracks began with it: their places may have been those of others.
+    handed
+        (from, to) of places: what was said of the one track is that of the other.
 
     Raises
     ------
@@ -63,20 +84,30 @@ class History:
     def __init__(self, depth: int = DEPTH) -> None:
         if depth < 1:
             raise ValueError(f"depth must be 1 or more, got {depth}")
-        self._depth = depth
+        self.depth = depth
+        self.places = np.empty(0, np.int64)
+        self.begun = np.empty(0, np.int64)
+        self.handed: tuple[tuple[int, int], ...] = ()
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
-        self._names: tuple[str, ...] = ()
-        self._ring = np.empty((0, depth, 0), np.float32)
-        self._written = np.empty(0, np.int64)  # observations so far
-        # Of each track: generation, first frame and its time, mother, sister.
-        self._descent = np.empty((0, 5))
-        self._rows = np.empty(0, np.int64)
+        self._rings = Rings(depth)
+        # Of each track: generation, first frame and its time, mother, sister, founder.
+        self._descent = np.empty((0, 6))
         self._time_of: dict[int, float] = {}  # of the last frames, by their sequence
 
     def __len__(self) -> int:
         """Return how many tracks are remembered."""
         return len(self._row_of)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is kept of each cell."""
+        return self._rings.names
+
+    @property
+    def capacity(self) -> int:
+        """How many places there are; it only grows."""
+        return len(self._rings.written)
 
     def update(self, tracks: Tracks, measured: Mapping[str, NDArray[np.generic]]) -> Descent:
         """Take in a frame.
@@ -94,27 +125,22 @@ class History:
         Descent
             Where its cells come from.
         """
-        if not self._names:
-            self._names = tuple(measured)
-            self._ring = np.empty((len(self._written), self._depth, len(self._names)), np.float32)
         self._time_of[tracks.detections.sequence] = tracks.detections.time_s
         if len(self._time_of) > _LATEST_FRAMES:
             del self._time_of[next(iter(self._time_of))]
-        self._correct(tracks)
+        freed = self._correct(tracks)
         known = self._row_of
         found = tracks.track.tolist()
         new = [row for row, track in enumerate(found) if track not in known]
         self._grow(len(new) - len(self._free))
         for row in new:
             known[found[row]] = self._free.pop()
-        self._rows = np.array([known[track] for track in found], np.int64)
-        self._begin(tracks, np.array(new, np.int64))
-        at = self._written[self._rows] % self._depth
-        for place, name in enumerate(self._names):
-            self._ring[self._rows, at, place] = (
-                np.asarray(measured[name], np.float32) if name in measured else np.nan
-            )
-        self._written[self._rows] += 1
+        self.places = np.array([known[track] for track in found], np.int64)
+        self.begun = np.array(new, np.int64)
+        self._begin(tracks, self.begun)
+        self._hand_late_divisions(tracks)
+        self._free += freed
+        self._rings.write(self.places, measured, tracks.detections.time_s)
         descent = self._of(tracks)
         self._forget(tracks)
         return descent
@@ -131,35 +157,42 @@ class History:
         ValueError
             If so many are not kept.
         """
-        if name not in self._names:
-            raise KeyError(f"nothing is called {name!r}; there are {', '.join(self._names)}")
-        if not 1 <= frames <= self._depth:
-            raise ValueError(f"frames must be 1 to {self._depth}, got {frames}")
-        back = np.arange(frames - 1, -1, -1)
-        number = self._written[self._rows, np.newaxis] - 1 - back
-        values = self._ring[self._rows[:, np.newaxis], number % self._depth, self._names.index(name)]
-        return np.where(number >= 0, values, np.float32(np.nan))
+        return self._rings.past(name, self.places, frames)
+
+    def past_s(self, frames: int) -> NDArray[np.float64]:
+        """Return (n, frames) float64, the times in s of the observations that :meth:`past` returns.
+
+        Raises
+        ------
+        ValueError
+            If so many are not kept.
+        """
+        return self._rings.past_s(self.places, frames)
+
+    def interval_s(self) -> float:
+        """Return the median time between the last frames in s; NaN where their times do not say."""
+        times = np.fromiter(self._time_of.values(), np.float64)
+        return float(np.median(np.diff(times))) if len(times) > 1 else math.nan
 
     def _grow(self, lacking: int) -> None:
         """Make room for more tracks: twice as much at a time, so that growing is rare."""
         if lacking <= 0:
             return
-        size = len(self._written)
+        size = self.capacity
         more = max(lacking, size, 16)
-        self._ring = np.concatenate([self._ring, np.empty((more, *self._ring.shape[1:]), np.float32)])
-        self._written = np.concatenate([self._written, np.zeros(more, np.int64)])
-        self._descent = np.concatenate([self._descent, np.zeros((more, 5))])
+        self._rings.grow(size + more)
+        self._descent = np.concatenate([self._descent, np.zeros((more, 6))])
         self._free += range(size + more - 1, size - 1, -1)
 
     def _begin(self, tracks: Tracks, new: Ints) -> None:
         """Note where new tracks come from."""
         if not len(new):
             return
-        rows = self._rows[new]
+        rows = self.places[new]
         since = {each.new: each.since for each in tracks.corrections}  # of late divisions
         names, today = tracks.track[new].tolist(), tracks.detections.sequence
         born = [since[name] if since.get(name) in self._time_of else today for name in names]
-        self._written[rows] = 0
+        self._rings.written[rows] = 0
         mothers = [self._row_of.get(mother, -1) for mother in tracks.parent[new].tolist()]
         mother = np.array(mothers, np.int64)
         generation = np.where(
@@ -172,6 +205,9 @@ class History:
                 [self._time_of[sequence] for sequence in born],
                 tracks.parent[new],
                 np.zeros(len(new)),
+                np.where(
+                    mother >= 0, self._descent[mother, 5], _own_or(tracks.parent[new], tracks.track[new])
+                ),
             ]
         )
         for division in tracks.divisions:
@@ -183,10 +219,13 @@ class History:
         generation = self._descent[of_mother, 0] + 1 if of_mother >= 0 else 1
         for row, sister in ((one, daughters[1]), (other, daughters[0])):
             if row >= 0:
-                self._descent[row, 0], self._descent[row, 3:] = generation, (mother, sister)
+                founder = self._descent[of_mother, 5] if of_mother >= 0 else mother
+                self._descent[row, 0], self._descent[row, 3:] = generation, (mother, sister, founder)
 
-    def _correct(self, tracks: Tracks) -> None:
-        """Give the past of a corrected track to the one that it is."""
+    def _correct(self, tracks: Tracks) -> list[int]:
+        """Give the past of a corrected track to the one that it is; return the places that are free then."""
+        freed: list[int] = []
+        handed: list[tuple[int, int]] = []
         for each in tracks.corrections:
             row = self._row_of.get(each.old)
             if row is None:
@@ -197,21 +236,25 @@ class History:
                 continue
             if each.old != each.new:  # a revoked division: the mother goes on, with what was seen since
                 del self._row_of[each.old]
-                self._append(self._row_of[each.new], row)
-                self._free.append(row)
+                self._rings.append(self._row_of[each.new], row)
+                handed.append((row, self._row_of[each.new]))
+                freed.append(row)
             elif not each.parent:
-                self._descent[row, 0], self._descent[row, 3:] = 0, 0
+                self._descent[row, 0], self._descent[row, 3:] = 0, (0, 0, each.old)
+        self.handed = tuple(handed)
+        return freed
 
-    def _append(self, into: int, row: int) -> None:
-        """Write the observations of one row behind those of another."""
-        count = int(self._written[row])
-        for number in range(max(0, count - self._depth), count):
-            at = self._written[into] % self._depth
-            self._ring[into, at] = self._ring[row, number % self._depth]
-            self._written[into] += 1
+    def _hand_late_divisions(self, tracks: Tracks) -> None:
+        """Note that what was said of a mother since she divided unseen may have been said of this daughter."""
+        fresh = set(tracks.track[self.begun].tolist())
+        self.handed += tuple(
+            (self._row_of[each.old], self._row_of[each.new])
+            for each in tracks.corrections
+            if each.new in fresh and each.old != each.new and each.old in self._row_of
+        )
 
     def _of(self, tracks: Tracks) -> Descent:
-        own = self._descent[self._rows]
+        own = self._descent[self.places]
         with np.errstate(invalid="ignore"):  # times may be anything
             since = np.where(own[:, 3] > 0, tracks.detections.time_s - own[:, 2], np.nan)
         return Descent(
@@ -220,6 +263,7 @@ class History:
             born_s=own[:, 2],
             since_division_s=since,
             sister=own[:, 4].astype(np.int64),
+            founder=own[:, 5].astype(np.int64),
         )
 
     def _forget(self, tracks: Tracks) -> None:
@@ -227,3 +271,8 @@ class History:
             row = self._row_of.pop(each.track, None)
             if row is not None:
                 self._free.append(row)
+
+
+def _own_or(parent: Ints, own: Ints) -> Ints:
+    """Return the mother where there is one, else the cell itself."""
+    return np.where(parent > 0, parent, own)

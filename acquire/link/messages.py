@@ -13,6 +13,7 @@ import math
 import re
 import struct
 import zlib
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -85,6 +86,7 @@ class FrameHeader(_Message, frozen=True, tag="frame"):
     z_um: float | None
     exposure_ms: float | None
     pixel_size_um: float | None
+    affine: tuple[float, float, float, float] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -180,7 +182,7 @@ def decode_from_service(part: bytes | memoryview) -> FromService:
     message: FromService = _decode(part, FromService)
     match message:
         case Answer():
-            for decision in message.reply.decisions:
+            for decision in chain(message.reply.decisions, *message.reply.shadow.values()):
                 _check_decision(decision)
         case Welcome():
             _check_finite(message, "welcome")
@@ -285,6 +287,7 @@ def header_of(frame: Frame, *, skipped: int, slot: int, check: int) -> FrameHead
         z_um=frame.z_um,
         exposure_ms=frame.exposure_ms,
         pixel_size_um=frame.pixel_size_um,
+        affine=frame.affine,
     )
 
 
@@ -324,5 +327,6 @@ def frame_with(header: FrameHeader, pixels: Pixels) -> Frame:
         z_um=header.z_um,
         exposure_ms=header.exposure_ms,
         pixel_size_um=header.pixel_size_um,
+        affine=header.affine,
         sent_s=header.sent_s,
     )

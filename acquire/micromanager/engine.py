@@ -178,6 +178,11 @@ class Watch:
                     return
                 self._changed.wait(_POLL_S)
 
+    def elapsed_s(self) -> float:
+        """Return the present in s on the clock in which the engine counts planned starts, 0 before it runs."""
+        start_ms = self._engine.get_start_time_ms()
+        return 0.0 if start_ms < 0 else max(0.0, time.time() - start_ms / 1000)
+
     def end(self) -> None:
         """End the acquisition now; what has been taken is kept. Does not block, any thread may call it."""
         with self._changed:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EventError, nearest_name
-from .hardware import property_problem
+from .hardware import preset_problem, property_problem
 from .step import Key, axes_key
 
 _KEYS = (
@@ -185,18 +185,6 @@ def _is_number(value: Any) -> bool:
     return number and math.isfinite(value)
 
 
-def _preset_problem(core: Any, group: str, preset: str) -> str:
-    groups = list(core.getAvailableConfigGroups())
-    if group not in groups:
-        return f"no group {group!r}; the configuration has: {', '.join(groups)}{_hint(group, groups)}"
-    presets = list(core.getAvailableConfigs(group))
-    if preset not in presets:
-        return (
-            f"group {group!r} has no preset {preset!r}; it has: {', '.join(presets)}{_hint(preset, presets)}"
-        )
-    return ""
-
-
 def _device_problem(core: Any, device: str) -> str:
     devices = list(core.getLoadedDevices())
     return (
@@ -215,5 +203,5 @@ _CORE_CHECKS = {
     "properties": property_problem,
     "stage_positions": _device_problem,
     "camera": _device_problem,
-    "config_group": _preset_problem,
+    "config_group": preset_problem,
 }

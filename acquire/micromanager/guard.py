@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..commands import SnapExtra
-from ..errors import EventError
+from ..errors import ActuatorError, EventError
 from .engine import Watch, check_camera, running_core
 from .events import EventCheck
-from .step import axes_key
+from .metadata import step_of
+from .step import Step, axes_key
+from .visits import Visit, away
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -81,6 +84,10 @@ class Guard:
         """Whether the acquisition has been stopped, aborted or has failed."""
         return self._watch.ending
 
+    def elapsed_s(self) -> float:
+        """Return the present in s on the clock in which ``min_start_time`` counts, 0 before the first image."""
+        return self._watch.elapsed_s()
+
     def end(self) -> None:
         """End the acquisition now, as planned ends do; what has been taken is kept."""
         self._watch.end()
@@ -116,6 +123,7 @@ class Guard:
 
     def _run_in_step(self, event: dict[str, Any]) -> None:
         """Acquire one event, wait for the answer to its image, and take the extra images that it asks for."""
+        self._visit_before(step_of(event))
         for edited in self._loop.steer([event]):
             self._take_image(edited)
             self._loop.steering.take()
@@ -124,6 +132,7 @@ class Guard:
                 self._take_extra(edited, extra)
             if extras:
                 self._loop.steering.take_after_extras()
+            self._visit_before(None)
 
     def _take_image(self, event: dict[str, Any]) -> None:
         before = self._watch.imaged
@@ -142,16 +151,53 @@ class Guard:
         if extra.exposure_ms is not None:
             again["exposure"] = extra.exposure_ms
         if extra.channel:
-            group = event["config_group"][0] if "config_group" in event else running_core().getChannelGroup()
-            again["config_group"] = [group, extra.channel]
+            group = event["config_group"][0] if "config_group" in event else ""
+            again["config_group"] = [group or running_core().getChannelGroup(), extra.channel]
         try:
             self._check.check([again])
         except EventError as error:
             self._loop.steering.refuse_extra(str(error))
             return
         self._loop.note(event, again)
-        self._take_image(again)
+        with self._as_before(again if extra.channel else event):
+            self._take_image(again)
         self._loop.steering.counts["applied"] += 1
+
+    def _as_before(self, event: dict[str, Any], step: Step = Step()) -> AbstractContextManager[None]:  # noqa: B008
+        """Return what puts the hardware back after an event, for those that come later and leave it as it is."""
+        hardware = self._loop.steering.hardware
+        group = event["config_group"][0] if "config_group" in event else ""
+        return nullcontext() if hardware is None else away(hardware, step, group)
+
+    def _visit_before(self, step: Step | None) -> None:
+        for visit, start_s in self._loop.steering.visits_before(step):
+            if self._watch.ending:
+                return
+            try:
+                self._visit(visit, start_s)
+            except (ActuatorError, EventError) as error:
+                self._loop.steering.refuse_visit(visit, str(error))
+
+    def _visit(self, visit: Visit, start_s: float) -> None:
+        """Take one image at another place when its time has come, and go back."""
+        steering, step = self._loop.steering, visit.step
+        self._taken_extras += 1
+        event: dict[str, Any] = {
+            "axes": {**dict(visit.key), "extra": self._taken_extras},
+            "min_start_time": start_s,
+        }
+        if step.exposure_ms is not None:
+            event["exposure"] = step.exposure_ms
+        if step.channel is not None:
+            event["config_group"] = [step.channel[0] or running_core().getChannelGroup(), step.channel[1]]
+        self._check.check([event])
+        if steering.hardware is None:
+            raise ActuatorError("Revisit needs a core in this process")
+        with self._as_before(event, step):
+            self._loop.note_visit(event, visit)
+            self._take_image(event)
+        steering.counts["applied"] += 1
+        steering.take_after_extras()
 
 
 def _burst_key(event: Mapping[str, Any]) -> tuple[Any, ...] | None:

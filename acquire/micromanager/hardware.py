@@ -34,6 +34,15 @@ class Hardware:
         drive = self._core.getFocusDevice()
         return self._core.getPosition(drive) if drive else None
 
+    def exposure_ms(self) -> float:
+        """Return the camera's exposure in ms."""
+        return self._core.getExposure()
+
+    def preset(self, group: str) -> str:
+        """Return the preset of a configuration group that holds, or ``""`` if none does."""
+        groups = self._core.getAvailableConfigGroups()
+        return self._core.getCurrentConfigFromCache(group) if group in groups else ""
+
     def move_stage(self, x_um: float, y_um: float) -> None:
         """Move the stage and wait for it; brings it back if it does not arrive.
 
@@ -95,6 +104,23 @@ class Hardware:
         except Exception as error:
             raise ActuatorError(f"exposure {exposure_ms:g} ms refused: {error}") from error
 
+    def set_channel(self, group: str, preset: str) -> None:
+        """Set a preset of a configuration group and wait for it.
+
+        Raises
+        ------
+        ActuatorError
+            Names the group or preset that does not exist and the nearest one that does, or what the core refuses.
+        """
+        reason = preset_problem(self._core, group, preset)
+        if reason:
+            raise ActuatorError(reason)
+        try:
+            self._core.setConfig(group, preset)
+            self._core.waitForConfig(group, preset)
+        except Exception as error:
+            raise ActuatorError(f"preset {preset!r} of group {group!r} refused: {error}") from error
+
     def set_property(self, device: str, name: str, value: str) -> None:
         """Set a property of a device and wait for it.
 
@@ -111,6 +137,13 @@ class Hardware:
             self._core.waitForDevice(device)
         except Exception as error:
             raise ActuatorError(f"{device}-{name} = {value!r} refused: {error}") from error
+
+
+def pixel_affine(core: Any) -> tuple[float, ...]:
+    """Return the six numbers of the core's map from px to stage um, without asking a device; none if it has none."""
+    with contextlib.suppress(Exception):
+        return tuple(float(value) for value in core.getPixelSizeAffine(True))
+    return ()
 
 
 def property_problem(core: Any, device: str, name: str, value: object) -> str:
@@ -134,6 +167,19 @@ def property_problem(core: Any, device: str, name: str, value: object) -> str:
             return f"{device}-{name} = {value!r}; a number from {low:g} to {high:g} is allowed"
         if not inside:
             return f"{device}-{name} = {value!r}; allowed: {low:g} to {high:g}"
+    return ""
+
+
+def preset_problem(core: Any, group: str, preset: str) -> str:
+    """Return why a preset cannot be set, or ``""`` if the configuration has it."""
+    groups = list(core.getAvailableConfigGroups())
+    if group not in groups:
+        return f"no group {group!r}; the configuration has: {', '.join(groups)}{_hint(group, groups)}"
+    presets = list(core.getAvailableConfigs(group))
+    if preset not in presets:
+        return (
+            f"group {group!r} has no preset {preset!r}; it has: {', '.join(presets)}{_hint(preset, presets)}"
+        )
     return ""
 
 

@@ -30,9 +30,10 @@ from ..link.client import Client
 from .base import LoopBase, LoopStats, Mode, open_link
 from .engine import apply_exposure, check_camera, running_core
 from .guard import Guard
-from .hardware import Hardware
+from .hardware import Hardware, pixel_affine
 from .metadata import add_position, edited, elapsed_s, frame_of, received, step_of
 from .step import Key, Step, axes_key
+from .visits import Visit
 
 __all__ = ["Loop", "LoopStats", "Mode", "connect"]
 
@@ -75,7 +76,9 @@ class Loop(LoopBase):
             key = axes_key(metadata.get("Axes") or {})
             planned = self._outgoing.planned(key)
             try:
-                frame = frame_of(image, metadata, planned.actual if planned else None)
+                frame = frame_of(
+                    image, metadata, planned.actual if planned else None, pixel_affine(running_core())
+                )
                 self._outgoing.send(frame, key, elapsed_s(metadata), received(metadata))
             except FrameError as error:
                 self._outgoing.refused(key)
@@ -111,6 +114,7 @@ class Loop(LoopBase):
         """
         guard = Guard(self, acquisition, self._image_timeout_s)
         self.steering.begin_run()
+        self.steering.pace.clock = guard.elapsed_s if self.mode == "lockstep" else None
         self._guard, self._last, self._here = guard, None, Step()
         return guard
 
@@ -144,6 +148,12 @@ class Loop(LoopBase):
         planned = self._outgoing.planned(axes_key(event["axes"]))
         plan = planned.plan if planned else step_of(event)
         self._note(axes_key(again["axes"]), plan, step_of(again))
+
+    def note_visit(self, event: dict[str, Any], visit: Visit) -> None:
+        """Note that an event is taken at a place of its own, which the hardware leaves again afterwards."""
+        here = self._here
+        self._note(axes_key(event["axes"]), visit.plan, visit.step)
+        self._here = here
 
     # --- inside -----------------------------------------------------------------------------------------------
 

@@ -6,17 +6,20 @@ Only keys that pycro-manager's Java and Python backends share are used, and any 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from ..coordinates import Affine
 from ..frame import Frame
 from .step import Step
 
 
-def frame_of(image: Any, metadata: Mapping[str, Any], step: Step | None) -> Frame:
+def frame_of(
+    image: Any, metadata: Mapping[str, Any], step: Step | None, affine: Sequence[float] = ()
+) -> Frame:
     """Return an image as a Frame without its times; reads nothing but its arguments.
 
     Parameters
@@ -27,6 +30,8 @@ def frame_of(image: Any, metadata: Mapping[str, Any], step: Step | None) -> Fram
         Its metadata; ``Axes``, ``Exposure``, ``XPosition_um_Intended`` and so on.
     step
         What is known to have been asked of the hardware for this image, for what the metadata leave out.
+    affine
+        The six numbers of the core's ``getPixelSizeAffine``, if the metadata leave them out.
 
     Raises
     ------
@@ -48,6 +53,7 @@ def frame_of(image: Any, metadata: Mapping[str, Any], step: Step | None) -> Fram
         z_um=known.z_um if z is None else z,
         exposure_ms=known.exposure_ms if exposure is None else exposure,
         pixel_size_um=pixel_size if pixel_size and pixel_size > 0 else None,
+        affine=Affine.given(_affine(metadata) or affine, pixel_size),
     )
 
 
@@ -73,11 +79,13 @@ def step_of(event: Mapping[str, Any]) -> Step:
         z_um=_number(event, "z"),
         exposure_ms=_number(event, "exposure"),
         channel=None if group is None else (str(group[0]), str(group[1])),
+        start_s=_number(event, "min_start_time"),
+        time=_time(event),
     )
 
 
 def edited(event: Mapping[str, Any], step: Step, placed: Step) -> dict[str, Any]:
-    """Return the event with the step's position, focus, exposure and properties in it.
+    """Return the event with the step's position, focus, exposure, channel, start and properties in it.
 
     A position at which the hardware stands already (``placed``) is left out, so that it is not set twice.
     """
@@ -92,6 +100,10 @@ def edited(event: Mapping[str, Any], step: Step, placed: Step) -> dict[str, Any]
         del new["z"]
     if step.exposure_ms is not None:
         new["exposure"] = step.exposure_ms
+    if step.channel is not None:
+        new["config_group"] = list(step.channel)
+    if step.start_s is not None:
+        new["min_start_time"] = step.start_s
     if step.properties:
         new["properties"] = [*event.get("properties", ()), *map(list, step.properties)]
     return new
@@ -111,6 +123,19 @@ def _number(table: Mapping[str, Any], name: str) -> float | None:
     except (KeyError, TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
+
+
+def _time(event: Mapping[str, Any]) -> int | str | None:
+    axes = event.get("axes")
+    return _index(axes["time"]) if isinstance(axes, Mapping) and "time" in axes else None
+
+
+def _affine(metadata: Mapping[str, Any]) -> list[float]:
+    """Return the numbers of ``PixelSizeAffine``, "xx;xy;x0;yx;yy;y0" of the Java backend; none if it is broken."""
+    try:
+        return [float(value) for value in str(metadata["PixelSizeAffine"]).split(";")]
+    except (KeyError, ValueError):
+        return []
 
 
 def _index(value: Any) -> int | str:

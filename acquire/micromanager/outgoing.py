@@ -124,6 +124,15 @@ class Outgoing:
         with self._changed:
             return self._plans.get(sequence)
 
+    def origin_of(self, sequence: int) -> tuple[Key, Planned] | None:
+        """Return the axes of a sent frame and what it came from, or None when it is too long ago."""
+        with self._changed:
+            for key, sent in reversed(self._sequences.items()):
+                if sent == sequence:
+                    planned = self._planned.get(key)
+                    return None if planned is None else (key, planned)
+        return None
+
     def now_s(self) -> float:
         """Return the present on the clock of the frames, in s."""
         with self._changed:

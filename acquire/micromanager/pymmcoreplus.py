@@ -7,7 +7,7 @@
 
 The iterator is asked for the next event when the last one is done, so every decision that has come by then is
 applied to it. Modes are those of :mod:`cytoloop.acquire.micromanager.loop`; in ``barrier`` and ``lockstep``
-the iterator waits for the reply to the last image, up to ``deadline_s``. Extra images need ``lockstep``.
+the iterator waits for the reply to the last image, up to ``deadline_s``. Extra images and visits need ``lockstep``.
 
 A process that ends right after an acquisition may crash in the core: call ``core.unloadAllDevices()`` and
 wait 0.3 s before it ends.
@@ -15,6 +15,8 @@ wait 0.3 s before it ends.
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +25,23 @@ import numpy as np
 
 from ..actuators import Actuator
 from ..commands import SnapExtra
-from ..errors import FrameError
+from ..coordinates import Affine
+from ..errors import ActuatorError, FrameError
 from ..frame import Frame
 from ..link.addresses import DEFAULT_ADDRESS
 from ..link.client import Client
 from .base import LoopBase, Mode, open_link
-from .hardware import Hardware
+from .hardware import Hardware, pixel_affine
 from .step import Key, Step
+from .useq_events import changes_of
+from .visits import Visit, away
 
 if TYPE_CHECKING:
     from useq import MDAEvent
 
 _AXES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
+_REMEMBERED = 4096
+_SLOT = "cytoloop_channel"  # in an event's metadata: the planned channel, where a decision has put another in its place
 
 
 class MdaLoop(LoopBase):
@@ -61,6 +68,8 @@ class MdaLoop(LoopBase):
         self._core = core
         self._yielded = self._extras = 0
         self._key: Key = frozenset()
+        self._issued: OrderedDict[Key, MDAEvent] = OrderedDict()
+        self._began_s = time.perf_counter()
         core.mda.events.frameReady.connect(self.on_frame)
 
     def events(self, events: Iterable[MDAEvent]) -> Iterator[MDAEvent]:
@@ -73,17 +82,24 @@ class MdaLoop(LoopBase):
         """
         self.steering.begin_run()
         self.steering.hardware = Hardware(self._core)
+        self.steering.pace.clock = self._elapsed_s
         self._here = Step()
+        self._began_s = time.perf_counter()
         for event in events:
             if self.mode == "free":
                 self.steering.take()
             plan = _step_of(event)
+            yield from self._visit_before(plan)
             (step,) = self.steering.edit([plan])
             if step is not None:
                 edited = _edited(event, step)
+                if edited.reset_event_timer:
+                    self._began_s = time.perf_counter()
+                    self.steering.pace.restart(step)
                 yield self._issue(edited, plan, step)
                 if self.mode != "free":
                     yield from self._settle(edited, plan)
+                yield from self._visit_before(None)
             if self.steering.stopped:
                 return
 
@@ -93,7 +109,8 @@ class MdaLoop(LoopBase):
         try:
             planned = self._outgoing.planned(self._key)
             try:
-                frame = _frame_of(image, event, metadata, planned.actual if planned else Step())
+                step = planned.actual if planned else Step()
+                frame = _frame_of(image, event, metadata, step, pixel_affine(self._core))
                 self._outgoing.send(frame, self._key, _elapsed_s(metadata))
             except FrameError as error:
                 self._outgoing.refused(self._key)
@@ -117,31 +134,60 @@ class MdaLoop(LoopBase):
                 self.steering.refuse_extra(f"group {group!r} has no preset {extra.channel!r}")
                 continue
             again = self._again(event, extra, group)
-            yield self._issue(again, plan, _step_of(again))
+            with away(Hardware(self._core), group=group if extra.channel else ""):
+                yield self._issue(again, plan, _step_of(again))
             self.steering.counts["applied"] += 1
             self.await_reply(self._key)
         if extras:
             self.steering.take_after_extras()
+
+    def _elapsed_s(self) -> float:
+        """Return the present in s on the clock in which ``min_start_time`` counts."""
+        return time.perf_counter() - self._began_s
+
+    def _visit_before(self, step: Step | None) -> Iterator[MDAEvent]:
+        """Yield the visits that come before a planned step, and go back after each."""
+        for visit, start_s in self.steering.visits_before(step):
+            try:
+                yield from self._visit(visit, start_s)
+            except ActuatorError as error:
+                self.steering.refuse_visit(visit, str(error))
+
+    def _visit(self, visit: Visit, start_s: float) -> Iterator[MDAEvent]:
+        like = self._issued.get(visit.key)
+        if like is None or self.steering.hardware is None:
+            raise ActuatorError("the image that it rests on is too long ago")
+        self._extras += 1
+        changes = changes_of(visit.command, like) or {}
+        channel = changes.get("channel")
+        if channel and not self._core.isConfigDefined(channel["group"], channel["config"]):
+            raise ActuatorError(f"group {channel['group']!r} has no preset {channel['config']!r}")
+        changes |= {"min_start_time": start_s, "metadata": {**like.metadata, "extra": self._extras}}
+        here = self._here
+        with away(self.steering.hardware, visit.step, channel["group"] if channel else ""):
+            yield self._issue(like.replace(**changes), visit.plan, visit.step)
+            self.await_reply(self._key)
+        self._here = here
+        self.steering.counts["applied"] += 1
+        self.steering.take_after_extras()
 
     def _issue(self, event: MDAEvent, plan: Step, step: Step) -> MDAEvent:
         """Note the event as the one that the next images come from."""
         self._yielded += 1
         self._key = frozenset({("event", self._yielded)})
         self._note(self._key, plan, step)
+        self._issued[self._key] = event
+        if len(self._issued) > _REMEMBERED:
+            self._issued.popitem(last=False)
         return event
 
     def _again(self, event: MDAEvent, extra: SnapExtra, group: str) -> MDAEvent:
         self._extras += 1
-        changes: dict[str, Any] = {
-            "metadata": {**event.metadata, "extra": self._extras},
-            "min_start_time": None,
-            "reset_event_timer": False,
-        }
-        if extra.exposure_ms is not None:
-            changes["exposure"] = extra.exposure_ms
+        metadata = {key: value for key, value in event.metadata.items() if key != _SLOT or not extra.channel}
+        changes = changes_of(extra, event) or {}
         if extra.channel:
             changes["channel"] = {"config": extra.channel, "group": group}
-        return event.replace(**changes)
+        return event.replace(**changes, metadata={**metadata, "extra": self._extras})
 
 
 def connect(
@@ -179,6 +225,8 @@ def _step_of(event: MDAEvent) -> Step:
         z_um=event.z_pos,
         exposure_ms=event.exposure,
         channel=None if channel is None else (channel.group, channel.config),
+        start_s=event.min_start_time,
+        time=event.index.get("t"),
     )
 
 
@@ -190,10 +238,20 @@ def _edited(event: MDAEvent, step: Step) -> MDAEvent:
         changes["z_pos"] = step.z_um
     if step.exposure_ms is not None:
         changes["exposure"] = step.exposure_ms
+    planned = _step_of(event)
+    if step.channel is not None and step.channel != planned.channel:
+        group, preset = step.channel
+        changes["channel"] = {"config": preset, "group": group}
+        if event.channel is not None:
+            changes["metadata"] = {**event.metadata, _SLOT: event.channel.config}
+    if step.start_s != planned.start_s:
+        changes |= {"min_start_time": step.start_s, "reset_event_timer": False}
     return event.replace(**changes) if changes else event
 
 
-def _frame_of(image: Any, event: MDAEvent, metadata: Mapping[str, Any], step: Step) -> Frame:
+def _frame_of(
+    image: Any, event: MDAEvent, metadata: Mapping[str, Any], step: Step, affine: Sequence[float] = ()
+) -> Frame:
     position = metadata.get("position") or {}
     x, y, z = position.get("x"), position.get("y"), position.get("z")
     axes: dict[str, int | str] = {
@@ -202,14 +260,16 @@ def _frame_of(image: Any, event: MDAEvent, metadata: Mapping[str, Any], step: St
     if "extra" in event.metadata:
         axes["extra"] = int(event.metadata["extra"])
     pixel_size = metadata.get("pixel_size_um") or None
+    channel = event.metadata.get(_SLOT) or (event.channel.config if event.channel else "")
     return Frame(
         np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image,
         axes=axes,
-        channels=(event.channel.config if event.channel else "",),
+        channels=(str(channel),),
         stage_um=step.xy_um if x is None or y is None else (float(x), float(y)),
         z_um=step.z_um if z is None else float(z),
         exposure_ms=metadata.get("exposure_ms", step.exposure_ms),
         pixel_size_um=pixel_size,
+        affine=Affine.given(affine, pixel_size),
     )
 
 

@@ -8,7 +8,8 @@ One logic for both engines and all three ways back; it knows events only as :cla
   the step of the frame it rests on, or, like that one, without any, goes to the new one, until the next move.
   Steps planned elsewhere keep their plan, so that several positions are followed independently.
 - **Focus** likewise, as a shift: a z stack planned around the frame's plane moves as a whole.
-- **Exposure** stays in force for all later steps of the frame's channel.
+- **Exposure** and **channel** stay in force for all later steps of the frame's channel.
+- **Interval** stays in force for the acquisition (see :class:`~.pace.Pace`). **Revisits** wait for their time.
 - **Skip** counts planned steps. **Stop** leaves out all later ones. **Pause** waits, at most a minute.
 - **Properties** are set at once, in order. All other commands go to the first actuator that accepts them; an
   actuator that accepts one of the above is asked instead of the engine.
@@ -17,19 +18,21 @@ One logic for both engines and all three ways back; it knows events only as :cla
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ..actuators import Actuator
 from ..commands import (
     MoveFocus,
     MoveStage,
     Pause,
+    Revisit,
+    SetChannel,
     SetExposure,
+    SetInterval,
     SetProperty,
     Skip,
     SnapExtra,
@@ -39,26 +42,18 @@ from ..commands import (
 from ..errors import ActuatorError
 from ..link.client import Client
 from ..reply import Decision
+from ..scheduled import Scheduling
 from .hardware import Hardware
+from .held import Held, check_exposure
 from .outgoing import Outgoing
+from .pace import Pace
 from .step import Step
+from .visits import Visit, Visits
 
 LONGEST_PAUSE_S = 60.0
 _LOG = logging.getLogger("cytoloop.loop")
 _HOLD_S = 1.0
 _TOLD_REFUSALS = 5
-
-Place: TypeAlias = "tuple[float, float] | None"
-
-
-@dataclass(slots=True)
-class _Change:
-    """A commanded value, the plan it replaces, and whether the hardware has done it already."""
-
-    decision: Decision
-    value: Any
-    planned: Any = None
-    done: bool = False
 
 
 class Steering:
@@ -85,9 +80,9 @@ class Steering:
         self.counts: Counter[str] = Counter()
         self._client, self._outgoing, self._actuators = client, outgoing, tuple(actuators)
         self._takes_extras = extras
-        self._moves: dict[Place, _Change] = {}
-        self._focus: dict[Place, _Change] = {}
-        self._exposures: dict[tuple[str, str] | None, _Change] = {}
+        self.pace = Pace()
+        self._held = Held(self.counts, self._refuse)
+        self._visits = Visits()
         self._properties: list[tuple[str, str, str]] = []
         self._skip = 0
         self._extras: list[SnapExtra] = []
@@ -98,8 +93,11 @@ class Steering:
             MoveStage: self._move_stage,
             MoveFocus: self._move_focus,
             SetExposure: self._set_exposure,
+            SetChannel: self._set_channel,
+            SetInterval: self._set_interval,
             SetProperty: self._set_property,
             SnapExtra: self._snap_extra,
+            Revisit: self._revisit,
             Skip: self._skip_steps,
             Pause: self._pause,
             Stop: self._stop,
@@ -114,6 +112,27 @@ class Steering:
         self.stopped = ""
         self._skip = 0
         self._extras.clear()
+        self.pace.begin_run()
+        for visit in self._visits.drain():
+            self._refuse(visit.decision, "its time had not come when the acquisition ended", "failed")
+
+    def drop_waiting(self, reason: str) -> None:
+        """Refuse all that was accepted and has not reached the hardware: visits, extra images, new values, pulses.
+
+        What holds already stays in force; a pause that is going on ends by :meth:`interrupt` only.
+        """
+        waiting = [
+            *(visit.decision for visit in self._visits.drain()),
+            *self._later,
+            *self._held.drop_untried(),
+        ]
+        self._later = []
+        for decision in waiting:
+            self._refuse(decision, reason, "failed")
+        for _ in self.due_extras():
+            self.refuse_extra(reason)
+        self.counts["failed"] += len(self._properties)
+        self._properties.clear()
 
     def take(self) -> None:
         """Read the mailbox and carry out all that is due; never raises."""
@@ -141,7 +160,7 @@ class Steering:
         self.placed = Step()
         new = [self._edit(step) for step in steps]
         taken = [step for step in new if step is not None]
-        for name in ("xy_um", "z_um", "exposure_ms"):
+        for name in ("xy_um", "z_um", "exposure_ms", "channel"):
             if _varies(taken, name) and not _varies(steps, name):
                 _LOG.warning("the hardware cannot change %s within a burst: planned values kept", name)
                 self.counts["failed"] += 1
@@ -161,6 +180,33 @@ class Steering:
         _LOG.warning("extra image refused: %s", reason)
         self.counts["failed"] += 1
 
+    def visits_before(self, step: Step | None) -> Iterator[tuple[Visit, float]]:
+        """Yield the visits that come before a planned step, each with its earliest start on the engine's clock.
+
+        A visit comes before a step when it is due before the step may begin; with None, when it is due already.
+        Those that visits themselves have asked for do not delay the step.
+        """
+        for _ in range(len(self._visits)):
+            if (found := self._next_visit(step)) is not None:
+                yield found
+        while step is not None and (found := self._next_visit(step, in_time=True)) is not None:
+            yield found
+
+    def _next_visit(self, step: Step | None, *, in_time: bool = False) -> tuple[Visit, float] | None:
+        if self.stopped or self.pace.clock is None:
+            return None
+        now_s, clock_s = self._outgoing.now_s(), self.pace.clock()
+        start_s = None if step is None else self.pace.start_of(step)
+        wait_s = 0.0 if start_s is None else max(0.0, start_s - clock_s)
+        if in_time and wait_s == 0:
+            return None
+        visit = self._visits.next_until(now_s + wait_s)
+        return None if visit is None else (visit, clock_s + max(0.0, visit.command.at_s - now_s))
+
+    def refuse_visit(self, visit: Visit, reason: str) -> None:
+        """Say and count that a visit cannot be made."""
+        self._refuse(visit.decision, reason, "failed")
+
     def take_after_extras(self) -> None:
         """As :meth:`take`, but an extra image cannot ask for another one, or there might be no end."""
         self.take()
@@ -173,9 +219,12 @@ class Steering:
         command = decision.command
         actuator = next((a for a in self._actuators if type(command) in a.commands), None)
         if actuator is not None:
-            if type(command) is Trigger and not self._is_due(decision, command):
+            if type(command) is Trigger and isinstance(actuator, Scheduling):
+                actuator.schedule(decision, self._outgoing.now_s())
+            elif type(command) is Trigger and not self._is_due(decision, command):
                 return
-            actuator.actuate(decision)
+            else:
+                actuator.actuate(decision)
             self.counts["applied"] += 1
         elif type(command) in self._handlers:
             self._handlers[type(command)](decision, command)
@@ -201,23 +250,20 @@ class Steering:
         return plan
 
     def _move_stage(self, decision: Decision, command: MoveStage) -> None:
-        plan = self._plan(decision)
-        target = (command.x_um, command.y_um)
-        if not all(map(math.isfinite, target)):
-            raise ActuatorError(f"stage position {target} um: must be finite")
-        self._moves[plan.xy_um] = _Change(decision, target)
-        if command.z_um is not None:
-            self._move_focus(decision, MoveFocus(command.z_um))
+        self._held.move_stage(decision, command, self._plan(decision))
 
     def _move_focus(self, decision: Decision, command: MoveFocus) -> None:
-        plan = self._plan(decision)
-        if not math.isfinite(command.z_um):
-            raise ActuatorError(f"focus position {command.z_um} um: must be finite")
-        self._focus[plan.xy_um] = _Change(decision, command.z_um, plan.z_um)
+        self._held.move_focus(decision, command, self._plan(decision))
 
     def _set_exposure(self, decision: Decision, command: SetExposure) -> None:
-        _check_exposure(command.exposure_ms)
-        self._exposures[self._plan(decision).channel] = _Change(decision, command.exposure_ms)
+        self._held.set_exposure(decision, command, self._plan(decision))
+
+    def _set_channel(self, decision: Decision, command: SetChannel) -> None:
+        self._held.set_channel(decision, command, self._plan(decision))
+
+    def _set_interval(self, decision: Decision, command: SetInterval) -> None:
+        self.pace.set_interval(command.interval_s, self._plan(decision))
+        self.counts["applied"] += 1
 
     def _set_property(self, decision: Decision, command: SetProperty) -> None:
         if self.hardware is None:
@@ -230,8 +276,16 @@ class Steering:
         if not self._takes_extras:
             raise ActuatorError("SnapExtra needs mode='lockstep' and events submitted through the guard")
         if command.exposure_ms is not None:
-            _check_exposure(command.exposure_ms)
+            check_exposure(command.exposure_ms)
         self._extras.append(command)
+
+    def _revisit(self, decision: Decision, command: Revisit) -> None:
+        if not self._takes_extras or self.pace.clock is None:
+            raise ActuatorError("Revisit needs mode='lockstep' and events submitted through the guard")
+        origin = self._outgoing.origin_of(decision.sequence)
+        if origin is None:
+            raise ActuatorError(f"frame {decision.sequence} is not known here, or too long ago")
+        self._visits.accept(Visit(decision, command, *origin))
 
     def _skip_steps(self, decision: Decision, command: Skip) -> None:
         self._skip = max(self._skip, command.events)
@@ -267,72 +321,16 @@ class Steering:
     # --- steps ----------------------------------------------------------------------------------------------
 
     def _edit(self, step: Step) -> Step | None:
+        start_s = self.pace.begin(step)
         if self.stopped or self._skip > 0:
             self._skip = max(0, self._skip - 1)
             self.counts["skipped"] += 1
             return None
         properties, self._properties = tuple(self._properties), []
-        return Step(
-            xy_um=self._position(step),
-            z_um=self._plane(step),
-            exposure_ms=self._exposure(step),
-            channel=step.channel,
-            properties=step.properties + properties,
-        )
-
-    def _position(self, step: Step) -> tuple[float, float] | None:
-        move = self._moves.get(step.xy_um)
-        if move is None or (step.xy_um is None and move.done):
-            return step.xy_um
-        fresh = not move.done
-        if self._try(move, lambda hardware: hardware.move_stage(*move.value)):
-            if fresh and self.hardware is not None:
-                self.placed = replace(self.placed, xy_um=move.value)
-            return move.value
-        del self._moves[step.xy_um]
-        return step.xy_um
-
-    def _plane(self, step: Step) -> float | None:
-        move = self._focus.get(step.xy_um)
-        if move is None or (step.z_um is None and move.done):
-            return step.z_um
-        shift = 0.0 if step.z_um is None or move.planned is None else step.z_um - move.planned
-        target = float(move.value + shift)
-        fresh = not move.done
-        if self._try(move, lambda hardware: hardware.move_focus(target)):
-            if fresh and self.hardware is not None:
-                self.placed = replace(self.placed, z_um=target)
-            return target
-        del self._focus[step.xy_um]
-        return step.z_um
-
-    def _exposure(self, step: Step) -> float | None:
-        change = self._exposures.get(step.channel)
-        if change is None:
-            return step.exposure_ms
-        if self._try(change, lambda hardware: hardware.set_exposure(change.value)):
-            return float(change.value)
-        del self._exposures[step.channel]
-        return step.exposure_ms
-
-    def _try(self, change: _Change, action: Callable[[Hardware], None]) -> bool:
-        """Let the hardware do a new command before it becomes part of an event; True if it did."""
-        if change.done:
-            return True
-        try:
-            if self.hardware is not None:
-                action(self.hardware)
-        except ActuatorError as error:
-            self._refuse(change.decision, str(error), "failed")
-            return False
-        change.done = True
-        self.counts["applied"] += 1
-        return True
-
-
-def _check_exposure(exposure_ms: float) -> None:
-    if not (math.isfinite(exposure_ms) and exposure_ms > 0):
-        raise ActuatorError(f"exposure {exposure_ms} ms: must be a positive finite number")
+        self._held.placed = self.placed
+        new = self._held.edit(step, self.hardware)
+        self.placed = self._held.placed
+        return replace(new, start_s=start_s, properties=step.properties + properties)
 
 
 def _varies(steps: Sequence[Step], name: str) -> bool:

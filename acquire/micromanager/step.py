@@ -25,6 +25,10 @@ class Step:
         (group, preset) of the configuration, or None.
     properties
         (device, property, value) to set before the exposure; used only where no core can be reached directly.
+    start_s
+        Earliest start in s on the clock of the acquisition engine.
+    time
+        Index of the time point, or None.
     """
 
     xy_um: tuple[float, float] | None = None
@@ -32,6 +36,8 @@ class Step:
     exposure_ms: float | None = None
     channel: tuple[str, str] | None = None
     properties: tuple[tuple[str, str, str], ...] = ()
+    start_s: float | None = None
+    time: int | str | None = None
 
 
 def axes_key(axes: Mapping[str, Any]) -> Key:

@@ -16,6 +16,7 @@ import click
 from ...acquire.errors import nearest_name
 from .annotate import annotate
 from .bench import bench
+from .calibrate import calibrate
 from .demo import demo
 from .doctor import doctor
 from .engine import engine
@@ -24,6 +25,7 @@ from .export import export
 from .keys import keys
 from .output import INTERRUPTED
 from .replay import replay
+from .rules import rules
 from .serve import serve
 from .train import train
 
@@ -56,7 +58,21 @@ def cytoloop() -> None:
     """
 
 
-for _command in (demo, serve, replay, export, evaluate, annotate, train, engine, bench, doctor, keys):
+for _command in (
+    demo,
+    serve,
+    replay,
+    rules,
+    export,
+    evaluate,
+    annotate,
+    train,
+    engine,
+    bench,
+    doctor,
+    keys,
+    calibrate,
+):
     cytoloop.add_command(_command)
 
 

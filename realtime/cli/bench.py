@@ -21,6 +21,7 @@ BENCHES = {
     "decode": "Answer of a net to cells for every family of nets, beside the family's own decoder.",
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
     "track": "Detections to identities for every tracker, beside those of other projects; or one for very long.",
+    "rules": "What rules cost per frame, by cells and number of rules.",
     "wire": "Send mutated wire messages; count what is refused, and what is not.",
 }
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from ...acquire.errors import AddressError, ConfigurationError, CytoloopError, nearest_name
+from ...acquire.calibration.stored import read_calibration
+from ...acquire.errors import AddressError, CalibrationError, ConfigurationError
 from ...acquire.link.addresses import Address, parse_address, require_keys
-from ...acquire.plugins import OptionError, known_names
-from ...models.segmenter import Segmenter
-from ...trackers.tracker import Tracker
-from ..limits import Limits, strength_refusal
-from ..rules.rule import Rule
+from ..rules.known import Known
 from .channel_checks import check_channels, check_segmenter
-from .document import Document, field_types, read_document
+from .document import Document, field_types, read_document, see_modules_of
 from .patience_checks import check_patience
-from .stream import PluginChoice, StreamConfig
+from .plugin_tables import SEGMENTER, TRACKER, read_limits, read_plugin, read_rules, read_trust
+from .rule_files import read_rules_file
+from .stream import RuleSet, StreamConfig
 from .toml_lines import KeyPath
-from .tracker_checks import batch_refusal
 
 _MOST_STREAMS = 64  # each is a process
 _ANY_HOST = {"*", "0.0.0.0", "[::]"}
@@ -61,9 +58,7 @@ def load_experiment(path: str | Path) -> Experiment:
         Holds every problem that was found, each with file, line, key, reason and the nearest known name.
     """
     document = read_document(Path(path))
-    folder = str(document.folder.absolute())
-    if folder not in sys.path:
-        sys.path.append(folder)
+    see_modules_of(document)
     experiment = _read_experiment(document)
     document.finish()
     return experiment
@@ -87,7 +82,14 @@ def _read_experiment(document: Document) -> Experiment:
 
 def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | None:
     path: KeyPath = ("streams", name)
-    nested = {"segmenter": Any, "tracker": Any, "rules": Any, "limits": Any}
+    nested = {
+        "segmenter": Any,
+        "tracker": Any,
+        "rules": Any,
+        "limits": Any,
+        "trust": Any,
+        "shadow": tuple[str, ...],
+    }
     expected = {**field_types(StreamConfig), **nested}
     del expected["name"]  # the table's own name
     if not isinstance(value, dict):
@@ -96,13 +98,17 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
     values = document.fields(path, value, expected)
     if values.get("keys"):
         values["keys"] = str((document.folder / values["keys"]).absolute())
-    values["limits"] = _read_limits(document, (*path, "limits"), values.get("limits", {}))
+    _read_calibration(document, path, values)
+    values["trust"] = read_trust(document, (*path, "trust"), values.get("trust", {}))
+    values["limits"] = read_limits(document, (*path, "limits"), values.get("limits", {}))
     built: dict[str, Any] = {}
-    for key, kind, default in (("segmenter", _SEGMENTER, "net"), ("tracker", _TRACKER, "lap")):
-        values[key], built[key] = _read_plugin(document, (*path, key), values.get(key, default), kind)
+    for key, kind, default in (("segmenter", SEGMENTER, "net"), ("tracker", TRACKER, "lap")):
+        values[key], built[key] = read_plugin(document, (*path, key), values.get(key, default), kind)
     if not any(key in value and key not in values for key in ("channels", "every", "channel", "policy")):
         _check_channels(document, path, values, built["segmenter"])
-    values["rules"] = _read_rules(document, (*path, "rules"), values.get("rules", []), values["limits"])
+    known = _known(values, built["segmenter"])
+    values["rules"] = read_rules(document, (*path, "rules"), values.get("rules", []), values["limits"], known)
+    values["shadow"] = _read_shadows(document, path, values, known)
     try:
         stream = StreamConfig(name=name, **values)
     except ConfigurationError as error:
@@ -113,6 +119,18 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
             document.report((*path, *wrong.key), wrong.reason)
     _check_address(document, path, stream)
     return stream
+
+
+def _read_calibration(document: Document, path: KeyPath, values: dict[str, Any]) -> None:
+    """Report a calibration file that is missing or broken; one that is stale is told while the stream runs."""
+    if not values.get("calibration"):
+        return
+    file = document.folder / values["calibration"]
+    values["calibration"] = str(file.absolute())
+    try:
+        _ = read_calibration(file).map
+    except CalibrationError as error:
+        document.report((*path, "calibration"), f"{error}.")
 
 
 def _check_channels(document: Document, path: KeyPath, values: dict[str, Any], segmenter: Any) -> None:
@@ -129,82 +147,36 @@ def _check_channels(document: Document, path: KeyPath, values: dict[str, Any], s
             values.pop(key, None)
 
 
-def _read_limits(document: Document, path: KeyPath, value: Any) -> Limits:
-    try:
-        return Limits(**document.fields(path, document.table(path, value), field_types(Limits)))
-    except ConfigurationError as error:
-        document.adopt(error, path)
-        return Limits()
-
-
-def _read_rules(document: Document, path: KeyPath, value: Any, limits: Limits) -> tuple[PluginChoice, ...]:
-    if not isinstance(value, list):
-        document.report(path, "expected an array of tables, [[streams.NAME.rules]].")
-        return ()
-    choices: list[PluginChoice] = []
-    names: dict[str, int] = {}
-    for index, table in enumerate(value):
-        here = (*path, index)
-        choice, rule = _read_plugin(document, here, table, _RULE)
-        choices.append(choice)
-        if rule is None:
+def _read_shadows(
+    document: Document, path: KeyPath, values: dict[str, Any], known: Known
+) -> tuple[RuleSet, ...]:
+    """Return the rules files of a stream; problems inside them are told with their own file and line."""
+    found: list[RuleSet] = []
+    for index, name in enumerate(values.get("shadow", ())):
+        file = document.folder / name
+        if not file.is_file():
+            document.report((*path, "shadow", index), f"{name!r}: there is no such file beside this one.")
             continue
-        name = str(rule.name)
-        if name in names:
-            key = "name" if "name" in choice.options else "use"
-            reason = f"rules[{names[name]}] is called {name!r} too; give each rule a name of its own."
-            document.report((*here, key), reason)
-        names.setdefault(name, index)
-        for command in rule.examples():
-            if reason := strength_refusal(command, limits):
-                kind = type(command).__name__
-                document.report(
-                    (*here, "use"), f"the limits would refuse every {kind} of this rule: {reason}."
-                )
-    return tuple(choices)
+        try:
+            rules = read_rules_file(file, known, values["limits"])
+        except ConfigurationError as error:
+            document.problems.extend(error.problems)
+            continue
+        if any(each.name == rules.name for each in found):
+            reason = (
+                f"{name!r}: another file is called {rules.name!r} too; decisions are told apart by that name."
+            )
+            document.report((*path, "shadow", index), reason)
+            continue
+        found.append(rules)
+    return tuple(found)
 
 
-class _Kind(NamedTuple):
-    group: str
-    protocol: type[Any]
-    methods: str
-
-
-_SEGMENTER = _Kind("segmenters", Segmenter, "segment(frame) and channel")
-_TRACKER = _Kind("trackers", Tracker, "update(detections)")
-_RULE = _Kind("rules", Rule, "decide(moment), examples() and name")
-
-
-def _read_plugin(document: Document, path: KeyPath, value: Any, kind: _Kind) -> tuple[PluginChoice, Any]:
-    """Return the choice and, if it can be constructed, what it makes (else None)."""
-    table = document.table(path, {"use": value} if isinstance(value, str) else value)
-    options = {key: option for key, option in table.items() if key != "use"}
-    use = table.get("use")
-    if not isinstance(use, str):
-        known = ", ".join(known_names(kind.group))
-        if isinstance(value, dict):
-            document.report((*path, "use"), f"expected a name; known: {known}, or 'module:Class'.")
-        return PluginChoice("", options), None
-    choice = PluginChoice(use, options)
-    known = known_names(kind.group)
-    if ":" not in use and use not in known:
-        reason = f"no {use!r} among the {kind.group}; known: {', '.join(known)}, or 'module:Class'."
-        document.report((*path, "use"), reason, nearest_name(use, known))
-        return choice, None
-    try:
-        refusal = batch_refusal(use) if kind is _TRACKER else ""
-        plugin = None if refusal else choice.build(kind.group)
-    except OptionError as error:
-        document.report((*path, *error.option.split(".")), error.reason, error.did_you_mean)
-    except (Exception, SystemExit) as error:  # anything may happen while someone's module is imported
-        reason = f"{use!r} cannot be used: {type(error).__name__}: {error}"
-        document.report((*path, "use"), str(error) if isinstance(error, CytoloopError) else reason)
-    else:
-        if isinstance(plugin, kind.protocol):
-            return choice, plugin
-        lacking = f"{use!r} is none of the {kind.group}: it lacks {kind.methods}."
-        document.report((*path, "use"), refusal or lacking)
-    return choice, None
+def _known(values: dict[str, Any], segmenter: Any) -> Known:
+    """Return what a stream's table says of its frames; frames may bring the size of a pixel."""
+    classes = getattr(segmenter, "classes", None)
+    names = values.get("channels", ())
+    return Known(tuple(names), tuple(classes) if isinstance(classes, tuple | list) else None)
 
 
 def _check_address(document: Document, path: KeyPath, stream: StreamConfig) -> None:

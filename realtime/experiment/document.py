@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Document:
         return values
 
     def finish(self) -> None:
-        """Raise everything that was reported, in the order of the lines.
+        """Raise everything that was reported, in the order of the lines; what is wrong in other files stands last.
 
         Raises
         ------
@@ -89,7 +90,8 @@ class Document:
             If there is any problem.
         """
         if self.problems:
-            raise ConfigurationError(sorted(self.problems, key=lambda problem: problem.line))
+            order = sorted(self.problems, key=lambda problem: (problem.file != self.file, problem.line))
+            raise ConfigurationError(order)
 
 
 def read_document(path: Path) -> Document:
@@ -117,6 +119,13 @@ def read_document(path: Path) -> Document:
     document = Document(file, path.parent, values, key_lines(text))
     _check_numbers(document)
     return document
+
+
+def see_modules_of(document: Document) -> None:
+    """Let ``module:Class`` be found beside a file: its folder joins the end of ``sys.path``."""
+    folder = str(document.folder.absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def field_types(cls: type[msgspec.Struct]) -> dict[str, Any]:

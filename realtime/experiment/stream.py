@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from ...acquire.coordinates import Affine
 from ...acquire.errors import ConfigurationError, Problem
 from ...acquire.link.addresses import DEFAULT_ADDRESS
-from ...acquire.plugins import build, find_class
 from ..limits import Limits
+from ..trust import Trust
 from .channel_checks import check_channels
+from .choice import PluginChoice
 from .document import dotted
 
 Matrix: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
@@ -24,21 +25,27 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED_ON_WINDOWS = re.compile(r"(?i)con|prn|aux|nul|com\d|lpt\d")
 
 
-class PluginChoice(msgspec.Struct, frozen=True):
-    """A segmenter, tracker or rule: its registered name or ``module:Class``, and its options."""
+class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The rules of one file (:func:`~.rule_files.read_rules_file`), that run beside the armed ones with no effect.
 
-    use: str
-    options: dict[str, Any] = {}
+    Attributes
+    ----------
+    name
+        Under which its decisions are told: the file's name without ``.toml``.
+    rules
+        What decides, in this order.
+    limits
+        What its commands may ask for; None: as those of the stream.
+    channels, classes
+        What the file says of the frames that it is for: names of channels, and of classes of cells; None or empty
+        if it does not say.
+    """
 
-    def build(self, group: str) -> Any:
-        """Construct it; ``group`` is ``segmenters``, ``trackers`` or ``rules``.
-
-        Raises
-        ------
-        PluginError
-            An unknown name, or an option (:class:`~cytoloop.acquire.plugins.OptionError`) it does not take.
-        """
-        return build(find_class(group, self.use), self.options)
+    name: str
+    rules: tuple[PluginChoice, ...] = ()
+    limits: Limits | None = None
+    channels: tuple[ChannelName, ...] = ()
+    classes: tuple[str, ...] | None = None
 
 
 class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,12 +89,26 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     affine
         Instead of ``pixel_size_um``, for a camera that is rotated or flipped: [[xx, xy], [yx, yy]], stage um
         per px, the row of x first. Default none.
+    calibration
+        File made by ``cytoloop calibrate``, relative to the experiment file; goes before ``affine`` and
+        ``pixel_size_um``, and before what frames say. If it cannot be used, the stage is not moved. Default ``""``:
+        none.
+    calibration_days
+        Age in days beyond which the calibration is not used. Default 90.
+    objective
+        Name of Micro-Manager's pixel size configuration in use; a calibration of another one is not used. Default
+        ``""``: not compared.
     segmenter, tracker
         What finds and what links the cells. Default ``net`` and ``lap``.
     rules
         What decides, in this order. Default none.
+    shadow
+        Rules that run beside these with no effect; what they would have decided is in every reply and in the log.
+        In the file: paths of rules files, relative to it. Default none.
     limits
         What commands may ask for.
+    trust
+        What must hold for decisions to be trusted; else they are disarmed.
     """
 
     name: str = "default"
@@ -103,10 +124,15 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     start_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 180.0
     pixel_size_um: Positive | None = None
     affine: Matrix | None = None
+    calibration: str = ""
+    calibration_days: Annotated[float, msgspec.Meta(gt=0, le=36_525)] = 90.0
+    objective: str = ""
     segmenter: PluginChoice = PluginChoice("net")
     tracker: PluginChoice = PluginChoice("lap")
     rules: tuple[PluginChoice, ...] = ()
+    shadow: tuple[RuleSet, ...] = ()
     limits: Limits = Limits()
+    trust: Trust = Trust()
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -115,6 +141,9 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             problems.append(Problem("", 0, "", f"{self.name!r} cannot name a stream; allowed: {allowed}."))
         for wrong in check_channels(self.channels, self.every, self.channel, self.policy):
             problems.append(Problem("", 0, dotted(wrong.key), wrong.reason, wrong.did_you_mean))
+        names = [each.name for each in self.shadow]
+        if "" in names or len(set(names)) < len(names):
+            problems.append(Problem("", 0, "shadow", "each needs a name of its own; its decisions go by it."))
         if self.affine is not None and self.pixel_size_um is not None:
             problems.append(Problem("", 0, "pixel_size_um", "give either pixel_size_um or affine, not both."))
         try:
@@ -124,10 +153,23 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if problems:
             raise ConfigurationError(problems)
 
-    def pixel_map(self, frame_pixel_size_um: float | None) -> Affine | None:
-        """Return the pixel to stage map of a frame with this pixel size in its metadata, or None."""
+    def pixel_map(
+        self,
+        frame_pixel_size_um: float | None,
+        frame_affine: tuple[float, float, float, float] | None = None,
+        measured: Affine | None = None,
+    ) -> Affine | None:
+        """Return the pixel to stage map of a frame, or None.
+
+        What was measured goes before the configuration, that before the frame's affine, that before its pixel size;
+        :class:`~cytoloop.realtime.pixel_maps.PixelMaps` reads the measured one and says whether it may be used.
+        """
+        if measured is not None:
+            return measured
         if self.affine is not None:
             (xx, xy), (yx, yy) = self.affine
             return Affine(xx, xy, yx, yy)
+        if self.pixel_size_um is None and frame_affine is not None:
+            return Affine(*frame_affine)
         size = self.pixel_size_um or frame_pixel_size_um or 0.0  # 0 is Micro-Manager's "not calibrated"
         return Affine.from_pixel_size(size) if size > 0 else None

@@ -15,6 +15,7 @@ from ...acquire.coordinates import Affine
 from ...acquire.frame import Frame, Pixels
 from ...acquire.reply import Cells, Decision
 from ..experiment.stream import StreamConfig
+from ..pixel_maps import PixelMaps
 from ..replay import Replayed
 from ..results import Results
 from ..service.journal import Entry
@@ -61,6 +62,7 @@ def settings_of(stream: StreamConfig) -> dict[str, Any]:
         "segmenter",
         "tracker",
         "rules",
+        "shadow",
         "limits",
     )
     return {key: values[key] for key in keys}
@@ -118,7 +120,7 @@ def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, mask
         return None
     *_, last = results.recent
     field = [entry for entry in results.recent if _field(entry) == _field(last)]
-    affine = stream.pixel_map(frame.pixel_size_um)
+    affine, _ = PixelMaps(stream).of(frame)
     mask = masks / f"{last.header.sequence:06d}.tif"
     cells = last.reply.cells
     view = _view(cells, frame.shape)

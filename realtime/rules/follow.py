@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ...acquire.commands import Command, MoveStage
+from ...acquire.explanation import Clause, Explanation
 from ...acquire.reply import Decision
 from ...trackers.tracks import Tracks
 from .motion import Expiry, Motion, covariance_px2, position_px, stage_map
@@ -82,11 +83,33 @@ class Follow:
         self._motion.see(moment, row, self._index)
         return Verdict(self._move(moment, row), said)
 
+    def explain(self, moment: Moment, row: int) -> Explanation:
+        """Return whether this cell is the one that is followed, and how far from the centre it will be."""
+        track = int(moment.tracks.track[row])
+        known = stage_map(moment)
+        followed = track == self._track and not self._ended
+        clauses = [Clause(f"the cell that is followed ({self._which})", holds=followed)]
+        if not followed:
+            other = f"cell {self._track} is followed" if self._track else "no cell is followed yet"
+            verdict = f"no: {'its track has ended' if self._ended else other}."
+            return Explanation(self.name, track, moment.frame.sequence, False, verdict, tuple(clauses))
+        if known is None:
+            verdict = "no: the stage cannot be moved without its place and the size of a pixel."
+            return Explanation(self.name, track, moment.frame.sequence, False, verdict, tuple(clauses))
+        distance = math.dist(self._motion.ahead(self._index + 1), known[1])
+        fired = distance > self._deadband_um
+        clauses.append(Clause("distance from the centre, expected", distance, self._deadband_um, "um", fired))
+        words = f"it will be {distance:.2f} um from the centre, deadband {self._deadband_um:g} um."
+        verdict = f"yes: {words}" if fired else f"no: {words}"
+        return Explanation(self.name, track, moment.frame.sequence, fired, verdict, tuple(clauses))
+
     def _why_not(self, moment: Moment) -> tuple[str, ...]:
         said = self._keep(moment) if self._track else ()
         if self._said_why_not:
             return said
         self._said_why_not = True
+        if moment.uncalibrated:
+            return (*said, f"cannot move the stage: {moment.uncalibrated}")
         if moment.affine is None:
             return (
                 *said,

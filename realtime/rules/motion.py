@@ -119,9 +119,12 @@ class Expiry:
             self._intervals.append(time_s - self._latest_s)
         self._latest_s = time_s
 
+    def interval_s(self) -> float:
+        """Return the median interval of the frames seen lately, in s; 0 before the second one."""
+        return median(self._intervals) if self._intervals else 0.0
+
     def after(self, time_s: float) -> float:
         """Return when a decision on a frame of this time expires."""
         if self._after_s is not None:
             return time_s + self._after_s
-        interval = median(self._intervals) if self._intervals else 0.0
-        return time_s + max(_SECONDS_GOOD, _FRAMES_GOOD * interval)
+        return time_s + max(_SECONDS_GOOD, _FRAMES_GOOD * self.interval_s())

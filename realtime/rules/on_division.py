@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...acquire.commands import Command, Stimulate
+from ...acquire.explanation import Clause, Explanation
 from ...acquire.reply import Decision
 from ...trackers.tracks import Tracks
 from .motion import Expiry, Motion, covariance_px2
@@ -79,6 +80,7 @@ class OnDivision:
         self._index = -1
         self._waiting: dict[int, _Birth] = {}
         self._done: set[int] = set()
+        self._acted: dict[int, int] = {}  # in this frame: frames since the division
 
     def examples(self) -> tuple[Command, ...]:
         """Return the stimulation, without its place."""
@@ -90,6 +92,7 @@ class OnDivision:
         self._expiry.see(moment.frame.time_s)
         self._done.difference_update(each.track for each in moment.tracks.ended)
         decisions: list[Decision] = []
+        self._acted = {}
         messages = self._note_births(moment)
         for track, birth in list(self._waiting.items()):
             row = moment.tracks.row(track)
@@ -98,6 +101,7 @@ class OnDivision:
                 birth.motion.see(moment, row, self._index)
             if row is not None and age >= self._delay:
                 decisions.append(self._decision(moment, track, row, birth))
+                self._acted[track] = age
             elif age >= self._within:
                 messages.append(f"{birth.reason}; daughter {track} was not seen in time and is left alone")
             else:
@@ -105,6 +109,28 @@ class OnDivision:
             del self._waiting[track]
             self._done.add(track)
         return Verdict(tuple(decisions), tuple(messages))
+
+    def explain(self, moment: Moment, row: int) -> Explanation:
+        """Return whether the cell was born by division, and whether its time has come."""
+        track, mother = int(moment.tracks.track[row]), int(moment.tracks.parent[row])
+        fired, waiting = track in self._acted, self._waiting.get(track)
+        born = mother > 0 or fired or waiting is not None or track in self._done
+        age = self._acted.get(track) if waiting is None else self._index - waiting.index
+        clauses = (
+            Clause(f"born of cell {mother}" if mother else "born by division", holds=born),
+            Clause("frames after the division", age, self._delay, "frames", fired),
+        )
+        if fired:
+            verdict = f"yes: it was born by division {age} frame(s) ago."
+        elif waiting is not None:
+            verdict = f"not yet: {waiting.reason}, {age} frame(s) ago; the rule waits for {self._delay}."
+        elif track in self._done:
+            verdict = "no: it was acted on before."
+        elif born:
+            verdict = f"no: its division was left alone, at the edge of the image or not within {self._within} frames."
+        else:
+            verdict = "no: it was not seen to be born by division."
+        return Explanation(self.name, track, moment.frame.sequence, fired, verdict, clauses)
 
     def _note_births(self, moment: Moment) -> list[str]:
         """Note whose action is due; return a message for each division that is left alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...acquire.commands import Command, Stop
+from ...acquire.explanation import Clause, Explanation
 from ...acquire.reply import Decision
 from .motion import Expiry
 from .rule import Moment, Verdict
@@ -45,6 +46,7 @@ class StopAtCount:
         self._count, self._dwell_frames = count, dwell_frames
         self._expiry = Expiry(expires_after_s)
         self._held = 0
+        self._since_s: float | None = None
 
     def examples(self) -> tuple[Command, ...]:
         """Return the stop."""
@@ -54,7 +56,10 @@ class StopAtCount:
         """Return a stop once the count has been held for long enough."""
         self._expiry.see(moment.frame.time_s)
         cells = len(moment.tracks)
-        self._held = self._held + 1 if cells >= self._count else 0
+        holds = cells >= self._count
+        if self._since_s is None or holds != (self._held > 0):
+            self._since_s = moment.frame.time_s
+        self._held = self._held + 1 if holds else 0
         if self._held < self._dwell_frames:
             return Verdict()
         time_s = moment.frame.time_s
@@ -71,3 +76,12 @@ class StopAtCount:
             reasons=reasons,
         )
         return Verdict((decision,))
+
+    def explain(self, moment: Moment, row: int) -> Explanation:
+        """Return how many cells there are and for how long; the same for every cell."""
+        cells, fired = len(moment.tracks), self._held >= self._dwell_frames
+        enough = Clause("enough cells", cells, self._count, "cells", self._held > 0, self._since_s)
+        dwell = Clause("for long enough", self._held, self._dwell_frames, "frames", fired)
+        verdict = f"{cells} cells of {self._count}, for {self._held} frames of {self._dwell_frames}."
+        verdict = f"yes: {verdict}" if fired else f"no: {verdict}"
+        return Explanation(self.name, 0, moment.frame.sequence, fired, verdict, (enough, dwell))

@@ -33,6 +33,7 @@ _PARTS = (
     ("cytoplasm_mean", "f8", 0),
 )
 _OPTIONAL = (("confidence", "f4", 1), ("z", "f8", 1))
+_NUMBERS = ("novelty", "focus", "agreement")  # one for the whole frame, if somebody says it
 _CLASS = "class:"  # stands before the name of a class
 _WIDTH = struct.Struct("<I")
 _MOST_NARROW = 65_536
@@ -46,8 +47,9 @@ def columns_of(detections: Detections, *, with_mask: bool = False) -> dict[str, 
         columns |= _bytes_of(detections.compartments, _PARTS)
     there = tuple(column for column in _OPTIONAL if getattr(detections, column[0]) is not None)
     columns |= _bytes_of(detections, there)
-    if detections.novelty is not None:
-        columns["novelty"] = struct.pack("<d", detections.novelty)
+    for name in _NUMBERS:
+        if (value := getattr(detections, name)) is not None:
+            columns[name] = struct.pack("<d", value)
     columns |= {
         f"{_CLASS}{name}": np.ascontiguousarray(values, "<f4").tobytes()
         for name, values in detections.classes.items()
@@ -70,8 +72,9 @@ def detections_from(columns: Mapping[str, bytes], header: FrameHeader) -> Detect
     others: dict[str, Any] = _arrays_of(columns, _COLUMNS + there, channels)
     if "nuclei" in columns:
         others["compartments"] = Compartments(**_arrays_of(columns, _PARTS, channels))
-    if "novelty" in columns:
-        (others["novelty"],) = struct.unpack("<d", columns["novelty"])
+    for name in _NUMBERS:
+        if name in columns:
+            (others[name],) = struct.unpack("<d", columns[name])
     if "embedding" in columns:
         (width,) = _WIDTH.unpack_from(columns["embedding"])
         values = np.frombuffer(columns["embedding"], "<f4", offset=_WIDTH.size)

@@ -21,6 +21,7 @@ from ..pipeline import Pipeline, Step
 from .attempts import Attempts
 from .held import HeldImages
 from .journal import Entry, Journal
+from .run_folder import write_stream
 
 _KEPT_REPLIES = 256  # more than any client can have unanswered
 _MOST_ATTEMPTS = 3
@@ -59,6 +60,7 @@ class Run:
         self.next_sequence = 0
         self._pipeline = Pipeline(stream, segmenter)
         self._policy = stream.policy
+        write_stream(self.folder, stream)
         self._masks = self.folder / "masks" if stream.save_masks else None
         if self._masks is not None:
             self._masks.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.realtime.experiment.config import Experiment, load_experiment
 from cytoloop.realtime.experiment.stream import StreamConfig
 from cytoloop.realtime.limits import Limits
+from cytoloop.realtime.trust import Trust
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,9 +42,9 @@ def test_every_key_that_the_code_knows_is_on_the_page() -> None:
     shown = set(re.findall(r"^(?:# )?(\w+) = ", COMPLETE, re.MULTILINE))
     known = {
         field.name
-        for cls in (Experiment, StreamConfig, Limits)
+        for cls in (Experiment, StreamConfig, Limits, Trust)
         for field in msgspec.structs.fields(cls)
-        if field.name not in ("streams", "name", "rules", "limits")  # these are tables of the file
+        if field.name not in ("streams", "name", "rules", "limits", "trust")  # these are tables of the file
     }
     for name in known_names("rules"):
         known |= set(inspect.signature(find_class("rules", name)).parameters)

@@ -12,10 +12,12 @@ from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.plugins import OptionError, build, find_class, known_names
 from cytoloop.acquire.reply import Decision, Division
 from cytoloop.models.detections import Detections
+from cytoloop.realtime.cell_table import measured_of
 from cytoloop.realtime.rules.follow import Follow
 from cytoloop.realtime.rules.on_division import OnDivision
 from cytoloop.realtime.rules.rule import Moment, Rule, Verdict
 from cytoloop.realtime.rules.stop_at_count import StopAtCount
+from cytoloop.trackers.history import History
 from cytoloop.trackers.tracks import Ended, Tracks
 
 SHAPE = (101, 201)  # the centre is at x = 100, y = 50
@@ -67,7 +69,8 @@ def moment(
     )
     # Rules read no pixels: a recorded frame has none, and here they have not even the shape.
     frame = Frame(np.zeros((1, 1), np.uint8), sequence=index, time_s=when, stage_um=stage)
-    return Moment(frame, tracks, affine, channel)
+    history, measured = History(), measured_of(tracks, ("",))
+    return Moment(frame, tracks, affine, channel, history, history.update(tracks, measured), measured)
 
 
 def only(verdict: Verdict) -> Decision:
@@ -76,7 +79,11 @@ def only(verdict: Verdict) -> Decision:
 
 
 def test_every_registered_rule_satisfies_the_protocol_and_says_nothing_of_an_empty_frame() -> None:
-    needed = {"stop_at_count": {"count": 1}}
+    needed: dict[str, dict[str, Any]] = {
+        "stop_at_count": {"count": 1},
+        "when": {"action": {"do": "stop"}},
+        "sort": {"gate_px": 300.0, "above": 1.0},
+    }
     for name in known_names("rules"):
         rule = build(find_class("rules", name), needed.get(name, {}))
         assert isinstance(rule, Rule)
@@ -350,5 +357,5 @@ def test_an_option_out_of_its_range_is_refused_by_name(
 
 
 def test_an_unknown_rule_is_answered_with_the_known_names() -> None:
-    with pytest.raises(PluginError, match="follow, on_division, stop_at_count"):
+    with pytest.raises(PluginError, match="follow, on_division, sort, stop_at_count, when"):
         find_class("rules", "folow")

@@ -1,0 +1,53 @@
+"""What a run's folder says of the stream that made it, so that the run can be worked out again from its journal."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from ...acquire.errors import SourceError
+from ..experiment.stream import StreamConfig
+
+_FILE = "stream.json"
+_JOURNAL = "journal"
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a path is the folder of a run: it holds a journal."""
+    return (path / _JOURNAL).is_file()
+
+
+def has_stream(run: Path) -> bool:
+    """Return whether a run's folder says how the run was made."""
+    return (run / _FILE).is_file()
+
+
+def write_stream(run: Path, stream: StreamConfig) -> None:
+    """Write the configuration of a run beside its journal; a full disk does not stop the run."""
+    new = run / f"{_FILE}.new"
+    with contextlib.suppress(OSError, TypeError):  # TypeError: an option of a script that JSON does not know
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(stream)) + b"\n")
+        new.replace(run / _FILE)
+
+
+def read_stream(run: Path) -> StreamConfig:
+    """Return the configuration of a run.
+
+    Raises
+    ------
+    SourceError
+        If the folder is that of no run, or says nothing of its configuration (a run of an older version).
+    """
+    if not is_run(run):
+        raise SourceError(
+            run, "this is not the folder of a run: it holds no journal (log/STREAM/DATE_RUN does)"
+        )
+    path = run / _FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StreamConfig)
+    except FileNotFoundError:
+        raise SourceError(run, f"it holds no {_FILE}, which says how the run was made") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(path, f"cannot be read: {error}") from None
