@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 import math
+import os
 import threading
 import time
 from collections import Counter
@@ -19,7 +21,8 @@ from .errors import ActuatorError
 from .reply import Decision
 
 _LOG = logging.getLogger("cytoloop.loop")
-_SPIN_S = 0.4e-3
+_HELD_S = 0.1e-3
+"""For so long before its time the thread holds the interpreter, so that no other makes it late."""
 _TOLD = 5
 
 
@@ -50,6 +53,10 @@ class ScheduledTrigger:
         From the call of ``fire`` to the effect at the output, in ms.
     late_ms
         How late a trigger may be fired, in ms.
+    spin_ms
+        How long before its time the thread stays awake, in ms: more is surer on a busy computer, and busier.
+    urgent
+        Ask the operating system to run the thread before all ordinary ones (Linux, where the user may).
     most_waiting
         Triggers that may wait; more are refused.
     release
@@ -77,6 +84,8 @@ class ScheduledTrigger:
         now_s: Callable[[], float] | None = None,
         lead_ms: float = 0.0,
         late_ms: float = 0.5,
+        spin_ms: float = 0.5,
+        urgent: bool = False,
         most_waiting: int = 1000,
         release: Callable[[], None] | None = None,
     ) -> None:
@@ -84,12 +93,15 @@ class ScheduledTrigger:
             raise ValueError(f"lead_ms must be >= 0, got {lead_ms}")
         if not 0 <= late_ms < math.inf:
             raise ValueError(f"late_ms must be >= 0, got {late_ms}")
+        if not 0 <= spin_ms <= 100:
+            raise ValueError(f"spin_ms must be 0 to 100, got {spin_ms}")
         if most_waiting < 1:
             raise ValueError(f"most_waiting must be 1 or more, got {most_waiting}")
         self.counts: Counter[str] = Counter()
         self.worst_late_ms = 0.0
         self._fire, self._now_s, self._release = fire, now_s, release
-        self._lead_s, self._late_s, self._most = lead_ms / 1000, late_ms / 1000, most_waiting
+        self._lead_s, self._late_s, self._spin_s = lead_ms / 1000, late_ms / 1000, spin_ms / 1000
+        self._most, self._urgent = most_waiting, urgent
         self._waiting: list[tuple[float, int, Decision, Trigger]] = []
         self._numbers = count()
         self._changed = threading.Condition()
@@ -160,13 +172,17 @@ class ScheduledTrigger:
             self._release()
 
     def _work(self) -> None:
+        if self._urgent:
+            with contextlib.suppress(OSError, AttributeError):  # not everywhere, and not for everybody
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         while True:
             due = self._next_due()
             if due is None:
                 return
             start_s, decision, merged = due
-            while time.monotonic() < start_s:  # the last fraction of a ms, which sleeping would miss
-                time.sleep(0)
+            while (left_s := start_s - time.monotonic()) > 0:  # what sleeping would miss
+                if left_s > _HELD_S:
+                    time.sleep(0)
             self._pulse(start_s, decision, merged)
 
     def _next_due(self) -> tuple[float, Decision, int] | None:
@@ -176,7 +192,7 @@ class ScheduledTrigger:
                 if not self._waiting:
                     self._changed.wait()
                     continue
-                wait_s = self._waiting[0][0] - time.monotonic() - _SPIN_S
+                wait_s = self._waiting[0][0] - time.monotonic() - self._spin_s
                 if wait_s > 0:
                     self._changed.wait(wait_s)
                     continue
@@ -217,6 +233,4 @@ class ScheduledTrigger:
         self.counts[kind] += 1
         if self.counts[kind] <= _TOLD:
             more = " (further ones are only counted)" if self.counts[kind] == _TOLD else ""
-            _LOG.warning(
-                "%s: trigger for cell %d refused: %s%s", decision.rule, decision.track, reason, more
-            )
+            _LOG.warning("%s: trigger for cell %d refused: %s%s", decision.rule, decision.track, reason, more)

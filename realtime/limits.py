@@ -13,21 +13,27 @@ from typing import Annotated
 import msgspec
 
 from ..acquire.commands import (
+    Call,
     Command,
+    Disarm,
     MoveFocus,
     MoveStage,
     Pause,
     Revisit,
+    SetChannel,
     SetExposure,
+    SetInterval,
     SetProperty,
     Skip,
     SnapExtra,
     Stimulate,
     Stop,
     Trigger,
+    Webhook,
 )
-from ..acquire.errors import ConfigurationError, Problem
+from ..acquire.errors import ConfigurationError, Problem, nearest_name
 from ..acquire.reply import Decision
+from .doses import Doses
 from .rules.rule import Moment, Verdict
 
 # Without a box of its own a field of view may be left by at most this many of its diagonals.
@@ -66,6 +72,21 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Commands per second of frame time; stopping is never held back. Default 50.
     properties
         Device properties that may be set, each ``"Device.Property"``. Default none.
+    channels
+        Presets of configuration groups that may be set, each ``"Group.Preset"``. Default none.
+    interval_s
+        Times between time points in s that may be set. Default [0.1, 86400].
+    webhooks
+        Beginnings of the addresses that may be told of something. Default none.
+    calls
+        Registered functions that may be called. Default none.
+    dose_ms_per_cell, dose_ms_per_area, dose_ms_per_run
+        Most light that a cell, a square of the sample, and the whole run may be given: power (0 to 1) times length in
+        ms; a light on several points counts once for each in the run. Default no limit.
+    dose_area_um
+        Edge of such a square in um. Default 10.
+    triggers_max
+        Pulses of outputs in the run. Default no limit.
     """
 
     x_um: tuple[float, float] | None = None
@@ -80,10 +101,19 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     skip_max: Annotated[int, msgspec.Meta(ge=0)] = 100
     commands_per_s: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 50.0
     properties: tuple[Annotated[str, msgspec.Meta(pattern=r"^[^.]+\..+$")], ...] = ()
+    channels: tuple[Annotated[str, msgspec.Meta(pattern=r"^[^.]+\..+$")], ...] = ()
+    interval_s: tuple[Positive, Positive] = (0.1, 86_400.0)
+    webhooks: tuple[Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/")], ...] = ()
+    calls: tuple[str, ...] = ()
+    dose_ms_per_cell: Positive | None = None
+    dose_ms_per_area: Positive | None = None
+    dose_area_um: Positive = 10.0
+    dose_ms_per_run: Positive | None = None
+    triggers_max: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
-        for key in ("x_um", "y_um", "z_um", "exposure_ms"):
+        for key in ("x_um", "y_um", "z_um", "exposure_ms", "interval_s"):
             interval: tuple[float, float] | None = getattr(self, key)
             if interval is not None and not interval[0] <= interval[1]:
                 problems.append(
@@ -108,6 +138,7 @@ class Limiter:
         self._window_s = self._capacity / limits.commands_per_s
         self._passed_s: deque[float] = deque(maxlen=self._capacity)
         self._now_s = -math.inf
+        self._doses = Doses(limits)
 
     def check(
         self, moment: Moment, decisions: tuple[Decision, ...], origin_um: tuple[float, float] | None
@@ -125,6 +156,7 @@ class Limiter:
         """
         if math.isfinite(moment.frame.time_s):
             self._now_s = max(self._now_s, moment.frame.time_s)
+        self._doses.see(moment)
         checked: list[Decision] = []
         messages: list[str] = []
         for decision in decisions:
@@ -149,11 +181,15 @@ class Limiter:
             _numbers_refusal(decision)
             or strength_refusal(decision.command, self.limits)
             or place_refusal(decision.command, self.limits, moment, origin_um)
+            or self._doses.refusal(decision, moment)
+            or self._rate_refusal(decision.command)
         )
-        return reason or self._rate_refusal(decision.command)
+        if not reason:
+            self._doses.give(decision, moment)
+        return reason
 
     def _rate_refusal(self, command: Command) -> str:
-        if type(command) is Stop:
+        if isinstance(command, Stop | Disarm):
             return ""
         full = len(self._passed_s) == self._capacity
         if full and not self._now_s - self._passed_s[0] >= self._window_s:
@@ -174,12 +210,19 @@ def strength_refusal(command: Command, limits: Limits) -> str:
                 "power", power, (0.0, limits.stimulation_power_max), ""
             )
         case SetProperty(device=device, property=name):
-            wanted, allowed = f"{device}.{name}", ", ".join(limits.properties) or "none"
+            return _unlisted("property", f"{device}.{name}", limits.properties)
+        case SetChannel(group=group, preset=preset):
+            return _unlisted("channel", f"{group}.{preset}", limits.channels)
+        case SetInterval(interval_s=interval):
+            return _outside("interval_s", interval, limits.interval_s, "s")
+        case Webhook(url=url):
+            if any(url.startswith(allowed) for allowed in limits.webhooks):
+                return ""
             return (
-                ""
-                if wanted in limits.properties
-                else f"property {wanted!r} is not allowed; allowed: {allowed}"
+                f"no allowed address begins {url!r}; limits.webhooks: {', '.join(limits.webhooks) or 'none'}"
             )
+        case Call(function=function):
+            return _unlisted("call", function, limits.calls)
         case Trigger(width_ms=width):
             return _outside("width_ms", width, (0.0, limits.trigger_ms_max), "ms")
         case Pause(seconds=seconds):
@@ -190,7 +233,12 @@ def strength_refusal(command: Command, limits: Limits) -> str:
             return "" if limits.z_um else "no limits.z_um is given, so focus is never moved"
         case MoveStage(z_um=z):
             return "" if z is None or limits.z_um else "no limits.z_um is given, so focus is never moved"
-        case Stop():
+        case Revisit(z_um=z, exposure_ms=exposure, channel=channel):
+            if z is not None and not limits.z_um:
+                return "no limits.z_um is given, so focus is never moved"
+            slow = "" if exposure is None else _outside("exposure_ms", exposure, limits.exposure_ms, "ms")
+            return slow or (channel and _unlisted_preset(channel, limits.channels))
+        case Stop() | Disarm():
             return ""
 
 
@@ -204,6 +252,10 @@ def place_refusal(
         case MoveStage():
             focus = "" if command.z_um is None else _focus_refusal(command.z_um, limits)
             return focus or _stage_refusal(command, limits, moment, origin_um)
+        case Revisit():
+            there = MoveStage(command.x_um, command.y_um, command.z_um)
+            focus = "" if command.z_um is None else _focus_refusal(command.z_um, limits)
+            return focus or _stage_refusal(there, limits, moment, origin_um)
         case MoveFocus(z_um=z):
             return _focus_refusal(z, limits)
         case Stimulate():
@@ -274,6 +326,20 @@ def _numbers_refusal(decision: Decision) -> str:
     if decision.expires_s < decision.time_s:
         return f"it expires at {decision.expires_s:g} s, before its frame at {decision.time_s:g} s"
     return ""
+
+
+def _unlisted(what: str, wanted: str, allowed: tuple[str, ...]) -> str:
+    if wanted in allowed:
+        return ""
+    near = nearest_name(wanted, allowed)
+    hint = f" Did you mean {near!r}?" if near else ""
+    return f"{what} {wanted!r} is not allowed; allowed: {', '.join(allowed) or 'none'}.{hint}".rstrip(".")
+
+
+def _unlisted_preset(preset: str, allowed: tuple[str, ...]) -> str:
+    if any(each.partition(".")[2] == preset for each in allowed):
+        return ""
+    return f"channel {preset!r} is not allowed; allowed: {', '.join(allowed) or 'none'}"
 
 
 def _floats(value: object) -> list[float]:

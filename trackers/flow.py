@@ -74,7 +74,11 @@ class FlowTracker:
         self._sign = -1.0 if axis.startswith("-") else 1.0
         self._speed, self._spread = speed_px_s, spread * speed_px_s
         self._reach, self._max_gap = reach_px, max_gap
-        self._track, self._age, self._missed = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
+        self._track, self._age, self._missed = (
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+        )
         # Of each track: place along and across, its time, first place along, its time, own speed and its deviation.
         self._known = np.empty((0, 7))
         self._latest_s = -math.inf

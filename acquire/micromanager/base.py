@@ -14,6 +14,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from ..actuators import Actuator
 from ..errors import AcquisitionError
 from ..link.client import Client, ClientStats
+from ..standing import Standing
 from .outgoing import Outgoing, Planned
 from .steering import Steering
 from .step import Key, Step
@@ -34,6 +35,10 @@ class LoopStats:
         Images that came, and those of them that are not gray, 8 or 16 bit.
     applied, expired, failed
         Commands carried out; refused as stale; refused because nothing accepts them or the hardware did not.
+    disarmed, dry
+        Refused because the microscope was disarmed; not done because it was a dry run.
+    standing
+        ``armed``, ``dry`` or ``disarmed``.
     skipped
         Planned events that a command left out.
     late
@@ -49,6 +54,9 @@ class LoopStats:
     applied: int
     expired: int
     failed: int
+    disarmed: int
+    dry: int
+    standing: Standing
     skipped: int
     late: int
     errors: int
@@ -107,11 +115,26 @@ class LoopBase:
             applied=steering["applied"],
             expired=steering["expired"],
             failed=steering["failed"],
+            disarmed=steering["disarmed"],
+            dry=steering["dry"],
+            standing=self.steering.safety.standing,
             skipped=steering["skipped"],
             late=own["late"],
             errors=own["errors"],
             link=self.client.stats(),
         )
+
+    def arm(self, why: str = "the script") -> None:
+        """Let decisions reach the hardware, from the next event on."""
+        self.steering.safety.set("armed", why)
+
+    def disarm(self, why: str = "the script") -> None:
+        """Refuse every decision from now on; positions, focus and exposures that are in force stay so."""
+        self.steering.safety.set("disarmed", why)
+
+    def dry_run(self, why: str = "the script") -> None:
+        """Do all but what reaches the hardware; each decision is counted and said in the log."""
+        self.steering.safety.set("dry", why)
 
     def close(self) -> None:
         """Wait shortly for the last replies, end the link and bring the actuators to their safe state."""

@@ -26,6 +26,7 @@ from typing import Any
 
 from ..actuators import Actuator
 from ..commands import (
+    Disarm,
     MoveFocus,
     MoveStage,
     Pause,
@@ -42,6 +43,7 @@ from ..commands import (
 from ..errors import ActuatorError
 from ..link.client import Client
 from ..reply import Decision
+from ..standing import Safety
 from ..scheduled import Scheduling
 from .hardware import Hardware
 from .held import Held, check_exposure
@@ -80,6 +82,7 @@ class Steering:
         self.counts: Counter[str] = Counter()
         self._client, self._outgoing, self._actuators = client, outgoing, tuple(actuators)
         self._takes_extras = extras
+        self.safety = Safety()
         self.pace = Pace()
         self._held = Held(self.counts, self._refuse)
         self._visits = Visits()
@@ -134,13 +137,29 @@ class Steering:
         self.counts["failed"] += len(self._properties)
         self._properties.clear()
 
+    def _hold_back(self, decision: Decision) -> None:
+        """Refuse or, in a dry run, say what would have been done."""
+        if self.safety.standing == "dry":
+            self.counts["dry"] += 1
+            _LOG.info("dry run: %s asks for %s", decision.rule, decision.command)
+        else:
+            self._refuse(decision, f"disarmed: {self.safety.why}", "disarmed")
+
     def take(self) -> None:
         """Read the mailbox and carry out all that is due; never raises."""
+        if self.safety.standing != "armed":
+            self.drop_waiting(f"{self.safety.standing}: {self.safety.why}")
         waiting, self._later = self._later, []
         for decision in (*waiting, *self._client.decisions()):
+            if isinstance(decision.command, Disarm):  # never stale: what it fears has not gone by
+                self.safety.set("disarmed", f"{decision.rule}: {decision.command.reason}")
+                continue
             if self._outgoing.now_s() > decision.expires_s:
                 late_s = self._outgoing.now_s() - decision.expires_s
                 self._refuse(decision, f"stale by {late_s:.3f} s", "expired")
+                continue
+            if self.safety.standing != "armed":
+                self._hold_back(decision)
                 continue
             try:
                 self._obey(decision)
@@ -149,6 +168,8 @@ class Steering:
             except Exception as error:
                 _LOG.exception("%s: %s", decision.rule, error)
                 self.counts["failed"] += 1
+        if self.safety.standing != "armed":  # what was taken before the order came
+            self.drop_waiting(f"{self.safety.standing}: {self.safety.why}")
 
     def edit(self, steps: Sequence[Step]) -> list[Step | None]:
         """Return what becomes of the planned steps of one event, or of one burst; None: left out.

@@ -163,7 +163,9 @@ class FlowChannel:
             along = np.exp(-np.square(columns - x[:, np.newaxis]) / spread)
             across[(rows < 0) | (rows >= height)] = 0
             along[(columns < 0) | (columns >= width)] = 0
-            spots = np.minimum(2 * across[:, :, np.newaxis] * along[:, np.newaxis, :], 1)  # flat in the middle
+            spots = np.minimum(
+                2 * across[:, :, np.newaxis] * along[:, np.newaxis, :], 1
+            )  # flat in the middle
             spots *= cells.light[first:last][seen, np.newaxis, np.newaxis]
             places = np.clip(rows, 0, height - 1)[:, :, np.newaxis] * width
             places = places + np.clip(columns, 0, width - 1)[:, np.newaxis, :]

@@ -22,6 +22,7 @@ BENCHES = {
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
     "track": "Detections to identities for every tracker, beside those of other projects; or one for very long.",
     "rules": "What rules cost per frame, by cells and number of rules.",
+    "sort": "Sort a simulated flow channel in real time, at rising rates of cells until that breaks.",
     "wire": "Send mutated wire messages; count what is refused, and what is not.",
 }
 

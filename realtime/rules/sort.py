@@ -175,9 +175,7 @@ class Sort:
         places = moment.tracks.detections.yx.tolist()
         length = moment.tracks.detections.shape[along]
         boxes = moment.tracks.detections.bbox[:, (along, along + 2)].tolist()
-        for track, place, box, value in zip(
-            moment.tracks.track.tolist(), places, boxes, values, strict=True
-        ):
+        for track, place, box, value in zip(moment.tracks.track.tolist(), places, boxes, values, strict=True):
             if (cell := cells.get(track)) is None:
                 cell = cells[track] = Passing()
             # Half a cell at the edge has its centroid elsewhere: its place says nothing of its speed.

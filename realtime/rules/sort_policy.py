@@ -43,7 +43,9 @@ def refusal(policy: Policy, neighbours: Sequence[Neighbour], contamination: floa
         for each in others:
             alone *= 1 - each.chance
         if 1 - alone > contamination:
-            return f"policy purity: {beside}; chance of contamination {1 - alone:.2f}, allowed {contamination:g}"
+            return (
+                f"policy purity: {beside}; chance of contamination {1 - alone:.2f}, allowed {contamination:g}"
+            )
         return ""
     unwanted = sum(each.chance for each in others)
     wanted = 1 + sum(each.chance for each in neighbours if each.wanted)

@@ -6,17 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 from cytoloop.acquire.commands import (
+    Call,
     Command,
+    Disarm,
     MoveFocus,
     MoveStage,
     Pause,
+    Revisit,
+    SetChannel,
     SetExposure,
+    SetInterval,
     SetProperty,
     Skip,
     SnapExtra,
     Stimulate,
     Stop,
     Trigger,
+    Webhook,
 )
 from cytoloop.acquire.coordinates import Affine
 from cytoloop.acquire.frame import Frame
@@ -304,3 +310,79 @@ def test_no_command_outside_the_limits_ever_passes(
     for start in acted:
         end = start + 0.999 * most / limits.commands_per_s
         assert sum(start <= time_s < end for time_s in acted) <= most
+
+
+def lit(track: int = 1, at: tuple[float, float] = (20.0, 10.0), **more: Any) -> Decision:
+    return decide(
+        Stimulate(points_px=(at,), duration_ms=100.0, power=0.5, radius_px=1.0, **more), track=track
+    )
+
+
+def refusals(limiter: Limiter, scene: Moment, *decisions: Decision) -> list[str]:
+    return [each.refused for each in limiter.check(scene, decisions, (0.0, 0.0)).decisions]
+
+
+def test_a_cell_gets_no_more_light_than_its_dose_and_another_one_does() -> None:
+    limiter = Limiter(Limits(dose_ms_per_cell=100.0))
+    said = refusals(limiter, moment(), lit(1), lit(1), lit(1), lit(2))
+    assert said[:2] == ["", ""]
+    assert said[2] == "dose_ms_per_cell: 150 ms of full power would be given, allowed 100 ms"
+    assert said[3] == ""
+
+
+def test_light_that_was_refused_counts_for_nothing_and_points_count_each_in_the_run() -> None:
+    limiter = Limiter(Limits(dose_ms_per_run=150.0, stimulation_ms_max=100.0))
+    strong = decide(Stimulate(points_px=((20.0, 10.0),), duration_ms=200.0, power=0.5))
+    pair = decide(Stimulate(points_px=((20.0, 10.0), (5.0, 5.0)), duration_ms=100.0, power=0.5))
+    said = refusals(limiter, moment(), strong, pair, pair, lit())
+    assert "duration_ms" in said[0]
+    assert said[1] == ""
+    assert said[2].startswith("dose_ms_per_run: 200")
+    assert said[3] == ""
+
+
+def test_a_square_of_the_sample_gets_its_dose_wherever_the_stage_stands() -> None:
+    limiter = Limiter(Limits(dose_ms_per_area=50.0, dose_area_um=10.0))
+    here = moment(stage=(0.0, 0.0), pixel_size_um=1.0)
+    height, width = here.tracks.detections.shape
+    centre = (width - 1) / 2, (height - 1) / 2
+    away = moment(stage=(-6.0, 0.0), pixel_size_um=1.0)
+    beside = centre[0] + 6.0, centre[1]  # the same place of the sample after the stage has gone by 6 um
+    assert refusals(limiter, here, lit(1, centre)) == [""]
+    assert refusals(limiter, away, lit(2, beside))[0].startswith("dose_ms_per_area: 100")
+    assert refusals(limiter, here, lit(3, (centre[0] - 15.0, centre[1]))) == [""]
+
+
+def test_pulses_of_outputs_end_at_their_number() -> None:
+    limiter = Limiter(Limits(triggers_max=2))
+    pulses = [decide(Trigger("gate", at_s=1e6)) for _ in range(3)]
+    assert refusals(limiter, moment(), *pulses) == ["", "", "triggers_max 2 is reached"]
+
+
+@pytest.mark.parametrize(
+    ("command", "limits", "reason"),
+    [
+        (SetChannel("Channel", "DAPI"), {}, "channel 'Channel.DAPI' is not allowed; allowed: none"),
+        (SetChannel("Channel", "DAPI"), {"channels": ("Channel.DAPI",)}, ""),
+        (SetInterval(0.01), {}, "interval_s 0.01 s: allowed 0.1 to 86400 s"),
+        (
+            Webhook("https://evil.example/x"),
+            {"webhooks": ("https://lab.example/",)},
+            "no allowed address begins",
+        ),
+        (Webhook("https://lab.example/x"), {"webhooks": ("https://lab.example/",)}, ""),
+        (Call("start"), {}, "call 'start' is not allowed; allowed: none"),
+        (Call("start"), {"calls": ("start",)}, ""),
+        (Disarm("lost"), {"commands_per_s": 1e-6}, ""),
+        (Revisit(1e6, 0.0), {}, "step of"),
+        (Revisit(0.0, 0.0, z_um=3.0), {}, "focus is never moved"),
+        (Revisit(0.0, 0.0, channel="DAPI"), {}, "channel 'DAPI' is not allowed"),
+    ],
+    ids=str,
+)
+def test_what_is_not_allowed_by_name_or_bounds_is_refused(
+    command: Any, limits: dict[str, Any], reason: str
+) -> None:
+    scene = moment(stage=(0.0, 0.0), pixel_size_um=1.0)
+    said = refusals(Limiter(Limits(**limits)), scene, decide(command))[0]
+    assert said == reason or (reason and reason in said)

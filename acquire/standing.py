@@ -1,0 +1,56 @@
+"""Standing: whether what the service decides reaches the hardware."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Literal, TypeAlias, get_args
+
+from .errors import ActuatorError, nearest_name
+
+Standing: TypeAlias = Literal["disarmed", "dry", "armed"]
+
+_LOG = logging.getLogger("cytoloop.loop")
+
+
+class Safety:
+    """Holds the standing of one microscope; any thread may ask and change it.
+
+    ``armed``: decisions are carried out. ``dry``: all is done but what reaches the hardware, which is counted and
+    said instead. ``disarmed``: every decision is refused.
+
+    Attributes
+    ----------
+    why
+        Why it stands so; ``""`` at the start.
+    """
+
+    def __init__(self, standing: Standing = "armed") -> None:
+        self._lock = threading.Lock()
+        self._standing: Standing = standing
+        self.why = ""
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands now."""
+        return self._standing
+
+    def set(self, standing: Standing, why: str) -> bool:
+        """Change the standing, and say so in the log; return whether it has changed.
+
+        Raises
+        ------
+        ActuatorError
+            For a standing that does not exist.
+        """
+        if standing not in get_args(Standing):
+            near = nearest_name(str(standing), get_args(Standing))
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise ActuatorError(f"standing {standing!r}: allowed are {', '.join(get_args(Standing))}.{hint}")
+        with self._lock:
+            before, self._standing = self._standing, standing
+            if before == standing:
+                return False
+            self.why = why
+        _LOG.warning("the microscope is %s (was %s): %s", standing, before, why)
+        return True
