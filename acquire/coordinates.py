@@ -29,7 +29,9 @@ class Affine(msgspec.Struct, frozen=True):
         return Affine(pixel_size_um, 0.0, 0.0, pixel_size_um)
 
     @staticmethod
-    def given(values: Sequence[float], pixel_size_um: float | None) -> tuple[float, float, float, float] | None:
+    def given(
+        values: Sequence[float], pixel_size_um: float | None
+    ) -> tuple[float, float, float, float] | None:
         """Return (xx, xy, yx, yy) of Micro-Manager's affine, or None if nobody has set it.
 
         Micro-Manager gives the identity where there is none. As it does itself, one that does not go with the size

@@ -1,14 +1,14 @@
 """Doses: how much light cells, places and the whole run have been given, and how often outputs were pulsed.
 
 The dose of a light is its power, as a fraction of the device's maximum, times its length in ms, at each place that it
-falls on. What is decided counts as given: it may have been refused at the microscope, and too little light is safer than
-too much.
+falls on. What is decided counts as given: it may have been refused at the microscope, and too little light is safer
+than too much.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +34,8 @@ class Doses:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._cells: Counter[int] = Counter()
-        self._squares: Counter[tuple[int, int]] = Counter()
+        self._cells: defaultdict[int, float] = defaultdict(float)
+        self._squares: defaultdict[tuple[int, int], float] = defaultdict(float)
         self._run_ms = 0.0
         self._triggers = 0
 
@@ -56,7 +56,7 @@ class Doses:
                 return "" if most is None or self._triggers < most else f"triggers_max {most} is reached"
             case Stimulate() as light:
                 dose = light.power * light.duration_ms
-                of_cell = self._cells[decision.track] if decision.track else 0.0
+                of_cell = self._cells.get(decision.track, 0.0)
                 return (
                     _beyond("dose_ms_per_run", self._run_ms + dose * _shots(light), limits.dose_ms_per_run)
                     or _beyond("dose_ms_per_cell", of_cell + dose, limits.dose_ms_per_cell)
@@ -90,7 +90,7 @@ class Doses:
         squares = self._squares_of(light, moment)
         if len(self._squares) + len(squares) > _MOST_SQUARES:
             return f"light has fallen on more than {_MOST_SQUARES} squares of dose_area_um; they are not told apart"
-        given = max((self._squares[square] for square in squares), default=0.0)
+        given = max((self._squares.get(square, 0.0) for square in squares), default=0.0)
         return _beyond("dose_ms_per_area", given + dose, most)
 
     def _squares_of(self, light: Stimulate, moment: Moment) -> set[tuple[int, int]]:

@@ -84,8 +84,8 @@ def playing(
     """Play a recording or the folder of a run; the block takes the frames that were judged, one by one.
 
     Nothing is segmented again in a run, and tracks and decisions come out as they did. Where a recording does not say
-    where the stage is, it is taken to stand still, and where nobody says the pixel size, a px is taken for 1 um, so that
-    rules that move the stage can be tried.
+    where the stage is, it is taken to stand still, and where nobody says the pixel size, a px is taken for 1 um, so
+    that rules that move the stage can be tried.
 
     Parameters
     ----------

@@ -43,8 +43,8 @@ from ..commands import (
 from ..errors import ActuatorError
 from ..link.client import Client
 from ..reply import Decision
-from ..standing import Safety
 from ..scheduled import Scheduling
+from ..standing import Safety
 from .hardware import Hardware
 from .held import Held, check_exposure
 from .outgoing import Outgoing

