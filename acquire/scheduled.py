@@ -46,7 +46,8 @@ class ScheduledTrigger:
     Parameters
     ----------
     fire
-        Carries out one trigger, such as ``CoreActuator.actuate``; called by the thread.
+        Carries out one trigger, such as ``CoreActuator.actuate``; called by the thread. If it takes as long as the
+        pulse, outputs whose pulses may overlap need one of these each.
     now_s
         The present on the clock of the frames, for :meth:`actuate`; steering gives its own to :meth:`schedule`.
     lead_ms
@@ -201,16 +202,17 @@ class ScheduledTrigger:
 
     def _merged(self) -> tuple[float, Decision, int]:
         """Take the first trigger, and all of its output that begin before it ends; say how many those are."""
-        merged = 0
         start_s, _, decision, command = heapq.heappop(self._waiting)
-        end_s = start_s + command.width_ms / 1000
-        while self._waiting:
-            later_s, _, _, other = self._waiting[0]
-            if other.output != command.output or later_s > end_s:
-                break
-            heapq.heappop(self._waiting)
-            end_s = max(end_s, later_s + other.width_ms / 1000)
-            merged += 1
+        end_s, merged = start_s + command.width_ms / 1000, 0
+        others: list[tuple[float, int, Decision, Trigger]] = []
+        while self._waiting and self._waiting[0][0] <= end_s:
+            each = heapq.heappop(self._waiting)
+            if each[3].output == command.output:
+                end_s, merged = max(end_s, each[0] + each[3].width_ms / 1000), merged + 1
+            else:
+                others.append(each)
+        for each in others:
+            heapq.heappush(self._waiting, each)
         if end_s > start_s + command.width_ms / 1000:
             decision = replace(decision, command=replace(command, width_ms=1000 * (end_s - start_s)))
         return start_s, decision, merged

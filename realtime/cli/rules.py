@@ -13,7 +13,7 @@ from .output import DONE, USAGE, Output, command, examples_text
 if TYPE_CHECKING:
     from ...acquire.errors import Problem
     from ..experiment.stream import RuleSet, StreamConfig
-    from ..firings import Firings
+    from ..trial.firings import Firings
 
 _MOST_LISTED = 2000
 _MOST_MESSAGES = 20
@@ -107,9 +107,9 @@ def try_(
     RECORDING is anything that "cytoloop replay" reads, or the folder of a run of the service: then nothing is
     segmented again. Prints which cells the rules would have acted on, when and why, and draws them.
     """
-    from ..difference import Comparison
-    from ..firings import MOST_CROPS, Firings
-    from ..played import Played, playing
+    from ..trial.difference import Comparison
+    from ..trial.firings import MOST_CROPS, Firings
+    from ..trial.played import Played, playing
     from .rules_tables import difference_values, tried_table, write_firings
 
     stream = _stream_of(output, recording, config, stream_name)
@@ -161,9 +161,9 @@ def diff(output: Output, run: Path) -> int:
     RUN is the folder that the service made for a run (log/STREAM/DATE_RUN). Lists the cells about which only one
     of them decided, when, and why, by working the run out again from its journal.
     """
-    from ..difference import Comparison
-    from ..played import Played, playing
     from ..service.run_folder import read_stream
+    from ..trial.difference import Comparison
+    from ..trial.played import Played, playing
     from .rules_tables import difference_table, difference_values, same_decisions
 
     stream = read_stream(run)
@@ -221,8 +221,8 @@ def why(
     RUN is the folder that the service made for a run (log/STREAM/DATE_RUN). Each clause of each rule is told with
     its value, its threshold, and since when it holds; shadow rules are asked too.
     """
-    from ..why import crop_of_run
-    from ..why import why as explain
+    from ..trial.why import crop_of_run
+    from ..trial.why import why as explain
     from .rules_tables import only_rule, why_lines, why_values
 
     if out is not None and frames is None:

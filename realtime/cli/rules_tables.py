@@ -12,9 +12,9 @@ import msgspec
 from ...acquire.errors import nearest_name
 from ...acquire.explanation import Clause, Explanation
 from ...acquire.reply import Reply
-from ..difference import Comparison, Difference
-from ..firings import Firings
-from ..why import Why
+from ..trial.difference import Comparison, Difference
+from ..trial.firings import Firings
+from ..trial.why import Why
 
 _MOST_ROWS = 20
 _MOST_FRAMES = 50

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..firings import Crop, Firing
+from ..trial.firings import Crop, Firing
 from .figure import BACKGROUND, FAINT, GRID, INK, SERIES, outlines, prepare
 
 _COLUMNS = 6

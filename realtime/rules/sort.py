@@ -224,7 +224,7 @@ class Sort:
             time_s=frame.time_s,
             expires_s=max(opens_s, frame.time_s),
             track=track,
-            at_px=at if along_x else at[::-1],
+            at_px=at if along_x else (at[1], at[0]),
             covariance_px2=(xx_yy[0], 0.0, xx_yy[1]) if along_x else (xx_yy[1], 0.0, xx_yy[0]),
             stage_um=frame.stage_um,
             reasons=(
@@ -235,7 +235,7 @@ class Sort:
             ),
             refused=refused,
             at_s=passage.at_s,
-            velocity_px_s=speed if along_x else speed[::-1],
+            velocity_px_s=speed if along_x else (speed[1], speed[0]),
         )
 
     def _limits_text(self) -> str:

@@ -219,6 +219,19 @@ def test_the_beads_of_the_demo_camera_are_1_um_per_px(beads: Any, seen: Any, tru
 
 
 @pytest.mark.engine
+def test_a_stage_of_the_real_core_that_counts_the_other_way_is_a_flip(beads: Any) -> None:
+    stage = CoreStage(beads)
+
+    def position() -> tuple[float, float]:
+        x, y = stage.position()
+        return -x, y
+
+    found = calibrate_stage(lambda x, y: stage.move(-x, y), stage.snap, position)
+    assert difference(found.affine, Affine(-1, 0, 0, 1)).scale_percent < 0.05
+    assert found.parts.flipped
+
+
+@pytest.mark.engine
 def test_a_camera_that_sees_only_noise_is_refused_on_the_real_core(beads: Any) -> None:
     beads.setProperty("Camera", "Mode", "Noise")
     stage = CoreStage(beads)

@@ -8,6 +8,7 @@ import time
 import pytest
 from cytoloop.acquire.commands import Stop, Trigger
 from cytoloop.acquire.errors import ActuatorError
+from cytoloop.acquire.micromanager.loop import Loop
 from cytoloop.acquire.reply import Decision
 from cytoloop.acquire.scheduled import ScheduledTrigger, Scheduling
 
@@ -130,3 +131,25 @@ def test_a_clock_of_its_own_serves_where_nobody_gives_the_time(made):
 def test_an_option_out_of_range_is_refused_by_name(option):
     with pytest.raises(ValueError, match=option):
         ScheduledTrigger(print, **{option: -1})
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(60)
+def test_steering_hands_triggers_over_at_once_and_waits_for_none(core, scripted, made):
+    from pycromanager import Acquisition
+
+    output = Output(2)
+    trigger = made(output.fire)
+    link = scripted(lambda frame: [])
+    loop = Loop(link, mode="lockstep", actuators=[trigger])
+    with Acquisition(
+        None, "test", image_process_fn=loop.on_image, pre_hardware_hook_fn=loop.before_event
+    ) as acq:
+        guard = loop.guard(acq)
+        guard.acquire([{"axes": {"time": 0}}])
+        for ahead_s in (0.2, 0.1, 1000.0):
+            link.add(decision(loop.steering._outgoing.now_s() + ahead_s))
+        loop.steering.take()
+        assert trigger.counts["taken"] == loop.stats.applied == 3
+        assert output.done.wait(10)
+    assert trigger.counts["fired"] == 2

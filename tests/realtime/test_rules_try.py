@@ -425,7 +425,7 @@ def test_why_of_a_cell_that_is_not_there_says_when_it_was_seen(
 
 
 def test_a_run_explained_frame_by_frame_says_what_the_running_pipeline_said(files: Path):
-    from cytoloop.realtime.why import why
+    from cytoloop.realtime.trial.why import why
 
     stream = armed_and_shadows(files)
     run = a_run(stream, files / "log")

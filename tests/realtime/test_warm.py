@@ -88,6 +88,8 @@ def _run(program: str, given: Any) -> dict[str, Any]:
         ("net", {}, "lap", "uint16", 1),
         ("net", {}, "nearest", "uint8", 2),
         ("classical", {}, "lap", "uint8", 1),
+        ("flow", {}, "flow", "uint8", 1),
+        ("flow", {}, "flow", "uint16", 1),
         ("paired", {"nuclei": "classical", "cells": {"ring_px": 4}}, "lap", "uint16", 2),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquire.reply import Decision
+from ...acquire.reply import Decision
 from .played import Seen
 
 MOST_FIRINGS = 100_000

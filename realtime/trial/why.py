@@ -10,18 +10,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..acquire.errors import SourceError
-from ..acquire.explanation import Explanation
-from ..acquire.frame import Frame
-from ..acquire.sources import open_source
-from .amended import field_of, read_lineages, segmented_entries
-from .asking import Judged
-from .experiment.stream import StreamConfig
+from ...acquire.errors import SourceError
+from ...acquire.explanation import Explanation
+from ...acquire.frame import Frame
+from ...acquire.sources import open_source
+from ..amended import field_of, read_lineages, segmented_entries
+from ..asking import Judged
+from ..experiment.stream import StreamConfig
+from ..progress import Progress, silent
+from ..service.journal import read_journal
+from ..service.run_folder import read_stream
 from .firings import Crop, cut_crop
 from .played import Played, playing
-from .progress import Progress, silent
-from .service.journal import read_journal
-from .service.run_folder import read_stream
 
 ARMED = "armed"
 

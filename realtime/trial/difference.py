@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..acquire.explanation import Explanation
-from .asking import Judged
+from ...acquire.explanation import Explanation
+from ..asking import Judged
 
 
 @dataclass(slots=True)

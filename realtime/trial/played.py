@@ -12,18 +12,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..acquire.errors import SourceError
-from ..acquire.frame import Frame
-from ..acquire.reply import Reply
-from ..acquire.sources import open_source
-from ..models.labels import Labels
-from .asking import Judged
-from .experiment.stream import StreamConfig
-from .pipeline import Pipeline
-from .pixel_maps import ageless
-from .progress import Progress, silent
-from .service.journal import read_journal
-from .service.run_folder import is_run
+from ...acquire.errors import SourceError
+from ...acquire.frame import Frame
+from ...acquire.reply import Reply
+from ...acquire.sources import open_source
+from ...models.labels import Labels
+from ..asking import Judged
+from ..experiment.stream import StreamConfig
+from ..pipeline import Pipeline
+from ..pixel_maps import ageless
+from ..progress import Progress, silent
+from ..service.journal import read_journal
+from ..service.run_folder import is_run
 
 MOST_MESSAGES = 1000
 _ONE_UM = "the recording does not say its pixel size; 1 px is taken for 1 um (--pixel-size says otherwise)"
