@@ -36,6 +36,10 @@ class Scheduling(Protocol):
         """Take a trigger for ``decision.command.at_s``; ``now_s`` is the present on the same clock."""
         ...
 
+    def drop(self, reason: str) -> int:
+        """Forget all triggers that wait, say why, and return how many they were."""
+        ...
+
 
 class ScheduledTrigger:
     """Fires triggers at their time less the lead that the output needs.

@@ -136,6 +136,9 @@ class Steering:
             self.refuse_extra(reason)
         self.counts["failed"] += len(self._properties)
         self._properties.clear()
+        for actuator in self._actuators:
+            if isinstance(actuator, Scheduling):
+                self.counts["failed"] += actuator.drop(reason)
 
     def _hold_back(self, decision: Decision) -> None:
         """Refuse or, in a dry run, say what would have been done."""

@@ -152,4 +152,6 @@ def test_steering_hands_triggers_over_at_once_and_waits_for_none(core, scripted,
         loop.steering.take()
         assert trigger.counts["taken"] == loop.stats.applied == 3
         assert output.done.wait(10)
-    assert trigger.counts["fired"] == 2
+        loop.steering.drop_waiting("disarmed")
+        assert trigger.counts["dropped"] == loop.stats.failed == 1
+    assert len(output.fired) == 2

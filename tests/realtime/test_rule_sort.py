@@ -1,4 +1,4 @@
-"""The rule ``sort``: passages are predicted, coincidences are treated by the policy, and the gate takes the right cells."""
+"""The rule ``sort``: it foresees passages, treats coincidences by the policy, and the gate takes the right cells."""
 
 from __future__ import annotations
 
