@@ -115,7 +115,7 @@ def bright_data(folder: Path) -> tuple[Path, Path]:
 def test_each_image_is_the_first_of_a_stream_of_its_own(
     segmenter: type[Settled], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("cytoloop.realtime.experiment.config.find_class", lambda group, name: segmenter)
+    monkeypatch.setattr("cytoloop.realtime.experiment.choice.find_class", lambda group, name: segmenter)
     segmenter.built = 0
     pairs = pair_files(*bright_data(tmp_path)).pairs
     evaluated = evaluate_images(pairs, stream_of(segmenter), worst=5)
@@ -275,7 +275,7 @@ def test_foreground_masks_are_not_taken_for_instance_masks(data: Path):
 def test_channels_are_taken_by_index_and_by_the_names_of_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("cytoloop.realtime.experiment.config.find_class", lambda group, name: Settled)
+    monkeypatch.setattr("cytoloop.realtime.experiment.choice.find_class", lambda group, name: Settled)
     images, masks = bright_data(tmp_path)
     for file in images.iterdir():
         stack = np.stack([np.full((20, 20), 7, np.uint16), tifffile.imread(file)])

@@ -382,7 +382,7 @@ def test_memory_is_bounded_by_the_cells_in_view_and_not_by_the_length_of_the_run
 
     tracemalloc.start()
     try:
-        early = run(6)
+        early = run(18)  # until the past that the trust gate looks at is as long as it gets
         late = run(12)
     finally:
         tracemalloc.stop()
