@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 
 def scene(x_px: float, y_px: float, shape: tuple[int, int] = (160, 200), seed: int = 0) -> np.ndarray:
-    """Spots of light on a slope of illumination, all but the slope shifted by (x, y)."""
+    """Spots of light on a slope of illumination, all but the slope shifted by (x, y); noise moves them by .02 px."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: shape[0], : shape[1]].astype(float)
     image = 50 + 0.5 * columns + 0.3 * rows
     for x, y, light in rng.uniform((-150, -150, 50), (350, 310, 200), (220, 3)):
         image += light * np.exp(-((columns - x - x_px) ** 2 + (rows - y - y_px) ** 2) / (2 * 3.0**2))
-    return rng.poisson(image).astype(np.uint16)
+    return rng.poisson(10 * image).astype(np.uint16)
 
 
 @settings(max_examples=40)
