@@ -43,6 +43,21 @@ class Actuator(Protocol):
         ...
 
 
+@runtime_checkable
+class Falling(Protocol):
+    """An actuator that can be made safe while the acquisition goes on; optional.
+
+    ``fall`` is called from a thread of its own when the service has been silent for too long, also while ``actuate``
+    is under way; it returns soon, and the actuator is used again afterwards.
+    """
+
+    commands: tuple[type, ...]
+
+    def fall(self) -> None:
+        """Bring the device to its safe state: light off, outputs low."""
+        ...
+
+
 class CoreActuator:
     """Light, outputs and properties through MMCore.
 
@@ -106,6 +121,10 @@ class CoreActuator:
 
     def close(self) -> None:
         """Turn the light and all outputs off."""
+        self.fall()
+
+    def fall(self) -> None:
+        """Turn the light and all outputs off, from any thread."""
         with contextlib.suppress(Exception):
             if self._core.getSLMDevice():
                 self._show(self._core.getSLMDevice(), None)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FrameError, nearest_name
+from .governor.standing import Standing
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 PIXEL_TYPES = ("uint8", "uint16")
@@ -46,6 +47,8 @@ class Frame:
         :class:`~cytoloop.acquire.coordinates.Affine`), or None if it gives none.
     sent_s
         The sender's monotonic clock in s when the image was handed over; only ages are computed from it.
+    standing
+        How the microscope stood when the image was sent: what is decided on one that was ``disarmed`` is refused.
     """
 
     pixels: Pixels
@@ -59,6 +62,7 @@ class Frame:
     pixel_size_um: float | None = None
     sent_s: float = 0.0
     affine: tuple[float, float, float, float] | None = None
+    standing: Standing = "armed"
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels)

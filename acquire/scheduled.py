@@ -12,18 +12,37 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from msgspec.structs import replace
 
 from .commands import Trigger
 from .errors import ActuatorError
+from .outcome import Fate
 from .reply import Decision
 
 _LOG = logging.getLogger("cytoloop.loop")
 _HELD_S = 0.1e-3
 """For so long before its time the thread holds the interpreter, so that no other makes it late."""
 _TOLD = 5
+
+Told: TypeAlias = Callable[[Decision, Fate, str], None]
+"""Called with a decision, what came of it, and why it was not applied."""
+
+
+class _Waiting(NamedTuple):
+    """A trigger that waits for its time, on the monotonic clock; the number keeps the order."""
+
+    start_s: float
+    number: int
+    decision: Decision
+    command: Trigger
+    told: Told | None
+
+    def tell(self, fate: Fate, reason: str = "") -> None:
+        """Say what came of it."""
+        if self.told is not None:
+            self.told(self.decision, fate, reason)
 
 
 @runtime_checkable
@@ -32,8 +51,11 @@ class Scheduling(Protocol):
 
     commands: tuple[type, ...]
 
-    def schedule(self, decision: Decision, now_s: float) -> None:
-        """Take a trigger for ``decision.command.at_s``; ``now_s`` is the present on the same clock."""
+    def schedule(self, decision: Decision, now_s: float, told: Told | None = None) -> None:
+        """Take a trigger for ``decision.command.at_s``; ``now_s`` is the present on the same clock.
+
+        ``told`` is called once for each trigger that was taken, when it is known what came of it.
+        """
         ...
 
     def drop(self, reason: str) -> int:
@@ -107,7 +129,7 @@ class ScheduledTrigger:
         self._fire, self._now_s, self._release = fire, now_s, release
         self._lead_s, self._late_s, self._spin_s = lead_ms / 1000, late_ms / 1000, spin_ms / 1000
         self._most, self._urgent = most_waiting, urgent
-        self._waiting: list[tuple[float, int, Decision, Trigger]] = []
+        self._waiting: list[_Waiting] = []
         self._numbers = count()
         self._changed = threading.Condition()
         self._closed = False
@@ -126,8 +148,17 @@ class ScheduledTrigger:
             raise ActuatorError("a trigger cannot be scheduled: no clock now_s was given")
         self.schedule(decision, self._now_s())
 
-    def schedule(self, decision: Decision, now_s: float) -> None:
+    def schedule(self, decision: Decision, now_s: float, told: Told | None = None) -> None:
         """Take a trigger for its time; returns at once.
+
+        Parameters
+        ----------
+        decision
+            With a ``Trigger``.
+        now_s
+            The present in s on the clock of its time.
+        told
+            Called once, when it is known what came of a trigger that was taken; perhaps from another thread.
 
         Raises
         ------
@@ -152,20 +183,22 @@ class ScheduledTrigger:
             if len(self._waiting) >= self._most:
                 self.counts["dropped"] += 1
                 raise ActuatorError(f"{self._most} triggers wait already")
-            heapq.heappush(self._waiting, (start_s, next(self._numbers), decision, command))
+            waiting = _Waiting(start_s, next(self._numbers), decision, command, told)
+            heapq.heappush(self._waiting, waiting)
             self.counts["taken"] += 1
             self._changed.notify()
 
     def drop(self, reason: str) -> int:
         """Forget all triggers that wait, say why, and return how many they were."""
         with self._changed:
-            dropped = len(self._waiting)
-            self._waiting.clear()
-            self.counts["dropped"] += dropped
+            dropped, self._waiting = self._waiting, []
+            self.counts["dropped"] += len(dropped)
             self._changed.notify()
+        for each in dropped:
+            each.tell("failed", reason)
         if dropped:
-            _LOG.warning("%d scheduled trigger(s) dropped: %s", dropped, reason)
-        return dropped
+            _LOG.warning("%d scheduled trigger(s) dropped: %s", len(dropped), reason)
+        return len(dropped)
 
     def close(self) -> None:
         """Drop what waits, end the thread, release the output."""
@@ -184,59 +217,70 @@ class ScheduledTrigger:
             due = self._next_due()
             if due is None:
                 return
-            start_s, decision, merged = due
-            while (left_s := start_s - time.monotonic()) > 0:  # what sleeping would miss
+            while (left_s := due[0].start_s - time.monotonic()) > 0:  # what sleeping would miss
                 if left_s > _HELD_S:
                     time.sleep(0)
-            self._pulse(start_s, decision, merged)
+            self._pulse(due)
 
-    def _next_due(self) -> tuple[float, Decision, int] | None:
-        """Wait until the next trigger is nearly due; return it with those that overlap it merged, None at the end."""
+    def _next_due(self) -> list[_Waiting] | None:
+        """Wait until the next trigger is nearly due; return it with those that overlap it, None at the end."""
         with self._changed:
             while not self._closed:
                 if not self._waiting:
                     self._changed.wait()
                     continue
-                wait_s = self._waiting[0][0] - time.monotonic() - self._spin_s
+                wait_s = self._waiting[0].start_s - time.monotonic() - self._spin_s
                 if wait_s > 0:
                     self._changed.wait(wait_s)
                     continue
-                return self._merged()
+                return self._overlapping()
         return None
 
-    def _merged(self) -> tuple[float, Decision, int]:
-        """Take the first trigger, and all of its output that begin before it ends; say how many those are."""
-        start_s, _, decision, command = heapq.heappop(self._waiting)
-        end_s, merged = start_s + command.width_ms / 1000, 0
-        others: list[tuple[float, int, Decision, Trigger]] = []
-        while self._waiting and self._waiting[0][0] <= end_s:
+    def _overlapping(self) -> list[_Waiting]:
+        """Take the first trigger, and all of its output that begin before the pulse ends."""
+        first = heapq.heappop(self._waiting)
+        taken, end_s = [first], first.start_s + first.command.width_ms / 1000
+        others: list[_Waiting] = []
+        while self._waiting and self._waiting[0].start_s <= end_s:
             each = heapq.heappop(self._waiting)
-            if each[3].output == command.output:
-                end_s, merged = max(end_s, each[0] + each[3].width_ms / 1000), merged + 1
+            if each.command.output == first.command.output:
+                end_s = max(end_s, each.start_s + each.command.width_ms / 1000)
+                taken.append(each)
             else:
                 others.append(each)
         for each in others:
             heapq.heappush(self._waiting, each)
-        if end_s > start_s + command.width_ms / 1000:
-            decision = replace(decision, command=replace(command, width_ms=1000 * (end_s - start_s)))
-        return start_s, decision, merged
+        return taken
 
-    def _pulse(self, start_s: float, decision: Decision, merged: int) -> None:
+    def _pulse(self, taken: list[_Waiting]) -> None:
+        """Fire one pulse for triggers that overlap, from the first start to the last end."""
+        first, start_s = taken[0], taken[0].start_s
         late_s = time.monotonic() - start_s
         if late_s > self._late_s:
-            self.counts["late"] += merged
-            self._refuse("late", f"late by {1000 * late_s:.2f} ms", decision)
+            self._refuse("late", "expired", f"late by {1000 * late_s:.2f} ms", taken)
             return
         self.worst_late_ms = max(self.worst_late_ms, 1000 * late_s)
+        decision = first.decision
+        if len(taken) > 1:
+            end_s = max(each.start_s + each.command.width_ms / 1000 for each in taken)
+            decision = replace(decision, command=replace(first.command, width_ms=1000 * (end_s - start_s)))
         try:
             self._fire(decision)
-            self.counts["fired"] += 1 + merged
-            self.counts["merged"] += merged
         except Exception as error:  # an output is anyone's code, and the next cell must still be sorted
-            self._refuse("failed", f"{type(error).__name__}: {error}", decision)
+            self._refuse("failed", "failed", f"{type(error).__name__}: {error}", taken)
+            return
+        self.counts["fired"] += len(taken)
+        self.counts["merged"] += len(taken) - 1
+        for each in taken:
+            each.tell("applied")
 
-    def _refuse(self, kind: str, reason: str, decision: Decision) -> None:
-        self.counts[kind] += 1
-        if self.counts[kind] <= _TOLD:
-            more = " (further ones are only counted)" if self.counts[kind] == _TOLD else ""
-            _LOG.warning("%s: trigger for cell %d refused: %s%s", decision.rule, decision.track, reason, more)
+    def _refuse(self, kind: str, fate: Fate, reason: str, taken: list[_Waiting]) -> None:
+        for each in taken:
+            self.counts[kind] += 1
+            if self.counts[kind] <= _TOLD:
+                more = " (further ones are only counted)" if self.counts[kind] == _TOLD else ""
+                decision = each.decision
+                _LOG.warning(
+                    "%s: trigger for cell %d refused: %s%s", decision.rule, decision.track, reason, more
+                )
+            each.tell(fate, reason)

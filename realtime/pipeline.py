@@ -33,7 +33,7 @@ from .experiment.document import dotted
 from .experiment.stream import StreamConfig
 from .experiment.tracker_checks import batch_refusal
 from .identities import Identities
-from .limits import Limiter
+from .limiter import Limiter
 from .notices import Notices
 from .pixel_maps import PixelMaps
 from .reference import Reference
@@ -103,6 +103,8 @@ class Pipeline:
         The frame that was judged last, for explanations; None before.
     joiner
         What joins the channels, or None if frames are taken as they come.
+    maps
+        The maps from px to stage um.
     needs_masks
         Whether :meth:`restore` needs detections with their mask, because the tracker or a rule looks at it.
 
@@ -126,8 +128,8 @@ class Pipeline:
         self._wanted = _wanted_channel(stream, self._segmenter)
         self._needed = needed_channels(self._segmenter)
         self.joiner = Joiner(stream.channels, stream.every, self._wanted) if stream.channels else None
-        self._maps = PixelMaps(stream)
-        configured = self._maps.configured
+        self.maps = PixelMaps(stream)
+        configured = self.maps.configured
         self._pixel_size_um = None if configured is None else configured.pixel_size_um
         self._fields: dict[FieldKey, _Field] = {}
         self._numbers = count(1)
@@ -233,7 +235,7 @@ class Pipeline:
             why = f"tracking failed: {type(error).__name__}: {error}"
             return Reply(sequence, Cells.none(), messages=(*messages, why))
         start = _lap(timings, "track", start)
-        affine, why_none = self._maps.of(frame)
+        affine, why_none = self.maps.of(frame)
         unusable = self._notices.once(why_none) if why_none else ()
         barred = why_none if self._stream.calibration else ""
         moment = Moment(  # rules read no pixels, and what they keep must not hold those of the link
@@ -248,7 +250,9 @@ class Pipeline:
         )
         decisions, said = ask(field.rules, moment)
         distrust = field.gate.look(moment.frame, tracks)
-        verdict = self._limiter.check(moment, distrust.decisions + decisions, field.origin_um)
+        disarmed = frame.standing == "disarmed"
+        wanted = distrust.decisions + decisions
+        verdict = self._limiter.check(moment, wanted, field.origin_um, disarmed=disarmed)
         said += settle(field.rules, verdict.decisions)
         shadow, heard = self._shadows.judge(field.shadows, moment, field.origin_um)
         self.judged = Judged(moment, {"": field.rules, **field.shadows}, {"": verdict.decisions, **shadow})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from ..acquire.governor.limits import Limits
 from ..acquire.link.messages import can_travel
 from ..acquire.reply import Decision
 from .asking import ask, settle
 from .experiment.stream import RuleSet
-from .limits import Limiter, Limits
+from .limiter import Limiter
 from .rules.fields import FieldRules
 from .rules.rule import Moment, Rule
 

@@ -38,12 +38,14 @@ from .messages import (
     Bye,
     FromService,
     Hello,
+    Noted,
     Refusal,
     Welcome,
     decode_from_service,
     encode,
 )
 from .outbox import Outbox
+from .safeguard import Safeguard
 
 State: TypeAlias = Literal["connecting", "connected", "silent", "refused", "closed"]
 
@@ -106,6 +108,11 @@ class Client:
     shared_memory
         Let the pixels go through shared memory where both ends are on one host.
 
+    Attributes
+    ----------
+    safeguard
+        Terms, standing and outcomes, for what carries decisions out.
+
     Raises
     ------
     AddressError
@@ -130,6 +137,7 @@ class Client:
         self._run = uuid.uuid4().hex
         self._name = f"{platform.node()} pid {os.getpid()}"[:256]
         self._outbox = Outbox(buffer_mb << 20)
+        self.safeguard = Safeguard()
         self._changed = threading.Condition()
         self._replies: deque[Reply] = deque(maxlen=_RECENT_REPLIES)
         self._fresh = FreshReplies(_KEPT_REPLIES, _KEPT_CELLS)
@@ -195,9 +203,12 @@ class Client:
             return self._state == "connected"
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything sent is answered; False if that takes longer."""
+        """Wait until everything sent is answered, and what came of it noted; False if that takes longer."""
+        self._rouse()
         with self._changed:
-            return self._changed.wait_for(lambda: not self._outbox.pending, timeout_s)
+            return self._changed.wait_for(
+                lambda: not (self._outbox.pending or self.safeguard.pending), timeout_s
+            )
 
     def stats(self) -> ClientStats:
         """Return where the link stands."""
@@ -266,6 +277,7 @@ class Client:
     def _converse(self, connection: Connection) -> None:
         """Speak with one service over one connection, until it is lost, silent or no longer wanted."""
         connection.send(encode(Hello(self._stream, self._run, self._name, self._outbox.awaiting)))
+        self.safeguard.begin_again()
         heard = beaten = time.monotonic()
         patience = self._silence_s
         welcomed = False
@@ -289,13 +301,17 @@ class Client:
                     return self._begin_again("connecting", "a message of the service was damaged")
                 if isinstance(message, Welcome):
                     welcomed, patience = True, max(patience, message.hang_s)
+                if welcomed:
+                    self.safeguard.take(message)
                 self._take(message, connection)
             elif now - heard > patience:
                 # Asked again over a new connection: the service may be new behind the same address. One that is
                 # only slow repeats the answers to what it has taken.
                 return self._begin_again("silent", f"no sign of life for {now - heard:.1f} s")
             if welcomed:
-                connection.send_frames(self._outbox)
+                for due in self.safeguard.due():
+                    connection.send(encode(due))
+                connection.send_frames(self._outbox, self.safeguard.safety.standing)
                 if now - beaten > _BEAT_S:
                     beaten = now
                     connection.send(encode(Beat(self._outbox.awaiting)))
@@ -356,6 +372,9 @@ class Client:
                 self._deliver(message.reply, connection)
             case Accepted():
                 connection.ring_accepted(message)
+            case Noted():
+                with self._changed:
+                    self._changed.notify_all()
             case _:
                 pass
 

@@ -11,10 +11,12 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from ..frame import Frame
+from ..governor.standing import Standing
 from .addresses import Address
 from .keys import ClientKeys
-from .messages import LARGEST_MESSAGE, Accepted, checksum, encode, header_of
+from .messages import LARGEST_MESSAGE, Accepted, encode
 from .outbox import Outbox
+from .pixels import checksum, header_of
 from .ring import RingWriter
 
 _RECONNECT_MS = 20
@@ -90,11 +92,11 @@ class Connection:
         except zmq.Again:
             self.lost = "the service takes no messages from here"
 
-    def send_frames(self, outbox: Outbox) -> None:
-        """Send all frames that the credit allows."""
+    def send_frames(self, outbox: Outbox, standing: Standing) -> None:
+        """Send all frames that the credit allows, each with how the microscope stands."""
         while (item := outbox.next()) is not None:
             posted, skipped = item
-            frame = replace(posted.frame, sequence=posted.sequence, sent_s=posted.sent_s)
+            frame = replace(posted.frame, sequence=posted.sequence, sent_s=posted.sent_s, standing=standing)
             self._offer_ring(frame)
             slot = self._ring.put(frame.sequence, frame.pixels) if self._ring and self._ring_visible else -1
             header = encode(header_of(frame, skipped=skipped, slot=slot, check=checksum(frame.pixels)))

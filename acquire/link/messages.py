@@ -17,15 +17,18 @@ from itertools import chain
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-import numpy as np
-import xxhash
 from msgspec import Meta
 
-from ..errors import FrameError, VersionError, WireError
-from ..frame import LONGEST_SIDE_PX, Frame, Pixels
+from ..errors import ConfigurationError, VersionError, WireError
+from ..explanation import Explanation
+from ..frame import LONGEST_SIDE_PX
+from ..governor.limits import Limits
+from ..governor.safe import SafeState
+from ..governor.standing import Standing
+from ..outcome import Outcome
 from ..reply import Decision, Reply, decode_array, encode_array
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"CYTO"
 _ENVELOPE = struct.Struct("<4sBI")
 LARGEST_MESSAGE = 1 << 30  # bytes of one part, pixels included; ZeroMQ drops the sender of anything larger
@@ -87,6 +90,7 @@ class FrameHeader(_Message, frozen=True, tag="frame"):
     exposure_ms: float | None
     pixel_size_um: float | None
     affine: tuple[float, float, float, float] | None = None
+    standing: Standing = "armed"
 
     @property
     def nbytes(self) -> int:
@@ -94,10 +98,35 @@ class FrameHeader(_Message, frozen=True, tag="frame"):
         return math.prod(self.shape) * _PIXEL_BYTES[self.dtype]
 
 
+class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the experiment file says of what may reach the hardware; the microscope side holds to it by itself.
+
+    Attributes
+    ----------
+    armed
+        Whether decisions are carried out from the start.
+    limits
+        What commands may ask for.
+    safe
+        What to do when the service is silent.
+    affine
+        (xx, xy, yx, yy) from px to stage um if it is the same for all frames; None: as each frame says.
+    uncalibrated
+        Why the stage must not be moved, or ``""``.
+    """
+
+    armed: bool = False
+    limits: Limits = Limits()
+    safe: SafeState = SafeState()
+    affine: tuple[float, float, float, float] | None = None
+    uncalibrated: _Text = ""
+
+
 class Welcome(_Message, frozen=True, tag="welcome"):
     """The service takes the client: send from ``next_sequence`` on, at most ``credit`` unanswered at a time.
 
-    Work on one frame may take up to ``hang_s`` s, in which there is no sign of life.
+    Work on one frame may take up to ``hang_s`` s, in which there is no sign of life. ``terms`` say what may reach the
+    hardware.
     """
 
     next_sequence: _Sequence
@@ -106,6 +135,7 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     hang_s: Annotated[float, Meta(gt=0, le=3600)]
     engine: _Name
     folder: _Text
+    terms: Terms = Terms()
 
 
 class Accepted(_Message, frozen=True, tag="accepted"):
@@ -138,12 +168,82 @@ class Beat(_Message, frozen=True, tag="beat"):
     sequence: _Sequence
 
 
+class Control(_Message, frozen=True, tag="control"):
+    """Someone with the right to connect asks for another standing of the microscope; needs no HELLO."""
+
+    stream: _Name
+    standing: Standing
+    who: _Name
+    why: _Text
+
+
+class Order(_Message, frozen=True, tag="order"):
+    """The service hands on what was asked for by someone with the right to."""
+
+    standing: Standing
+    why: _Text
+
+
+class Stands(_Message, frozen=True, tag="stands"):
+    """How the microscope stands: its client says so when it changes, and the service to whoever asked for it.
+
+    ``safe`` tells that it has fallen to its safe state.
+    """
+
+    standing: Standing
+    why: _Text
+    safe: bool = False
+
+
+class Outcomes(_Message, frozen=True, tag="outcomes"):
+    """What came of decisions at the microscope; the first of them has this number in its run."""
+
+    first: _Sequence
+    outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=1000)]
+
+
+class Noted(_Message, frozen=True, tag="noted"):
+    """The service has written down all outcomes before this number."""
+
+    next: _Sequence
+
+
+class Question(_Message, frozen=True, tag="question"):
+    """Why was, or was not, something decided about a cell? Needs no HELLO.
+
+    ``sequence`` -1 asks about the last frame that was judged.
+    """
+
+    stream: _Name
+    track: Annotated[int, Meta(ge=0, lt=1 << 62)]
+    sequence: Annotated[int, Meta(ge=-1, lt=1 << 62)] = -1
+
+
+class Because(_Message, frozen=True, tag="because"):
+    """The answer to a question: what each rule says, or why there is no answer.
+
+    ``rules`` holds what each file of rules says, those that are armed under ``armed``; ``image`` is the cell's
+    surroundings, (y, x) uint8 of ``shape``, empty where the pixels are gone, and ``box`` x0, y0, x1, y1 of the cell
+    in it in px.
+    """
+
+    track: int
+    sequence: Annotated[int, Meta(ge=-1)]
+    time_s: float = 0.0
+    seen: bool = False
+    rules: Annotated[dict[_Name, tuple[Explanation, ...]], Meta(max_length=1000)] = {}
+    shape: tuple[int, int] = (0, 0)
+    image: bytes = b""
+    box: tuple[float, float, float, float] | None = None
+    refused: _Text = ""
+
+
 class Bye(_Message, frozen=True, tag="bye"):
     """The client has all its replies and leaves."""
 
 
-FromClient: TypeAlias = Hello | Offer | FrameHeader | Beat | Bye
-FromService: TypeAlias = Welcome | Accepted | Answer | Refusal | Beat
+FromClient: TypeAlias = Hello | Offer | FrameHeader | Beat | Stands | Outcomes | Control | Question | Bye
+FromService: TypeAlias = Welcome | Accepted | Answer | Refusal | Beat | Order | Stands | Noted | Because
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
@@ -168,6 +268,8 @@ def decode_from_client(part: bytes | memoryview) -> FromClient:
     message: FromClient = _decode(part, FromClient)
     if isinstance(message, FrameHeader):
         _check_header(message)
+    if isinstance(message, Outcomes):
+        _check_finite(message, "outcomes")
     return message
 
 
@@ -206,7 +308,12 @@ def _decode(part: bytes | memoryview, side: Any) -> Any:
         raise WireError("CRC mismatch: the message was damaged on the way")
     try:
         return _decoders[side].decode(payload)
-    except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors too
+    except (
+        ValueError,
+        OverflowError,
+        RecursionError,
+        ConfigurationError,
+    ) as error:  # msgspec's are ValueErrors too
         raise WireError(f"malformed message: {_with_field_name(error, payload)}") from None
 
 
@@ -263,70 +370,3 @@ def _check_finite(value: Any, what: str) -> None:
             pending.extend(item.values())
         elif isinstance(item, list | tuple):
             pending.extend(item)
-
-
-def checksum(pixels: Pixels | memoryview) -> int:
-    """Return the xxh3 64-bit checksum of the pixels (44 GB/s where CRC-32 gives 2.5)."""
-    return xxhash.xxh3_64_intdigest(pixels)  # pyright: ignore[reportArgumentType]  (any C-contiguous buffer)
-
-
-def header_of(frame: Frame, *, skipped: int, slot: int, check: int) -> FrameHeader:
-    """Return the header of a frame whose pixels have the given checksum."""
-    return FrameHeader(
-        sequence=frame.sequence,
-        skipped=skipped,
-        shape=frame.pixels.shape,
-        dtype=frame.pixels.dtype.name,  # pyright: ignore[reportArgumentType]
-        checksum=check,
-        slot=slot,
-        time_s=frame.time_s,
-        sent_s=frame.sent_s,
-        axes=dict(frame.axes),
-        channels=frame.channels,
-        stage_um=frame.stage_um,
-        z_um=frame.z_um,
-        exposure_ms=frame.exposure_ms,
-        pixel_size_um=frame.pixel_size_um,
-        affine=frame.affine,
-    )
-
-
-def frame_of(header: FrameHeader, pixels: memoryview) -> Frame:
-    """Return the frame of a header and its pixels, after checking that they belong together.
-
-    Raises
-    ------
-    WireError
-        If length or checksum differ.
-    """
-    if pixels.nbytes != header.nbytes:
-        raise WireError(f"pixels: {pixels.nbytes} bytes for shape {header.shape} {header.dtype}")
-    if checksum(pixels) != header.checksum:
-        raise WireError(f"pixels of frame {header.sequence} were damaged on the way (checksum)")
-    try:
-        return frame_with(header, np.frombuffer(pixels, header.dtype).reshape(header.shape))
-    except FrameError as error:
-        raise WireError(f"frame {header.sequence}: {error}") from None
-
-
-def frame_with(header: FrameHeader, pixels: Pixels) -> Frame:
-    """Put a header and its pixels together.
-
-    Raises
-    ------
-    FrameError
-        If the pixels are of a kind that no room accepts.
-    """
-    return Frame(
-        pixels=pixels,
-        sequence=header.sequence,
-        time_s=header.time_s,
-        axes=header.axes,
-        channels=header.channels,
-        stage_um=header.stage_um,
-        z_um=header.z_um,
-        exposure_ms=header.exposure_ms,
-        pixel_size_um=header.pixel_size_um,
-        affine=header.affine,
-        sent_s=header.sent_s,
-    )

@@ -13,8 +13,9 @@ from typing import Literal, Self, TypeAlias, get_args
 
 from ..actuators import Actuator
 from ..errors import AcquisitionError
+from ..governor.limits import Limits
+from ..governor.standing import Standing
 from ..link.client import Client, ClientStats
-from ..standing import Standing
 from .outgoing import Outgoing, Planned
 from .steering import Steering
 from .step import Key, Step
@@ -33,12 +34,15 @@ class LoopStats:
     ----------
     images, refused_images
         Images that came, and those of them that are not gray, 8 or 16 bit.
-    applied, expired, failed
-        Commands carried out; refused as stale; refused because nothing accepts them or the hardware did not.
+    applied, expired, refused, failed
+        Commands carried out; refused as stale; outside the limits; refused because nothing accepts them or the
+        hardware did not.
     disarmed, dry
         Refused because the microscope was disarmed; not done because it was a dry run.
     standing
         ``armed``, ``dry`` or ``disarmed``.
+    falls
+        How often the microscope fell to its safe state because the service was silent.
     skipped
         Planned events that a command left out.
     late
@@ -53,10 +57,12 @@ class LoopStats:
     refused_images: int
     applied: int
     expired: int
+    refused: int
     failed: int
     disarmed: int
     dry: int
     standing: Standing
+    falls: int
     skipped: int
     late: int
     errors: int
@@ -76,6 +82,8 @@ class LoopBase:
         Longest wait for a reply in s.
     actuators
         For commands that an acquisition event cannot carry; closed with the loop.
+    limits
+        Of this microscope: held besides those of the service, whatever that says.
 
     Raises
     ------
@@ -90,6 +98,7 @@ class LoopBase:
         mode: Mode = "free",
         deadline_s: float = 0.2,
         actuators: Sequence[Actuator] = (),
+        limits: Limits | None = None,
     ) -> None:
         if mode not in get_args(Mode):
             raise AcquisitionError(f"mode {mode!r}: allowed are {', '.join(get_args(Mode))}")
@@ -100,7 +109,9 @@ class LoopBase:
         self._deadline_s = deadline_s
         self._actuators = tuple(actuators)
         self._outgoing = Outgoing(client)
-        self.steering = Steering(client, self._outgoing, actuators=actuators, extras=mode == "lockstep")
+        self.steering = Steering(
+            client, self._outgoing, actuators=actuators, extras=mode == "lockstep", limits=limits
+        )
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._here = Step()
@@ -108,16 +119,18 @@ class LoopBase:
     @property
     def stats(self) -> LoopStats:
         """What has happened so far."""
-        own, steering = self._counts, self.steering.counts
+        own, steering = self._counts, self.steering.ledger.counts
         return LoopStats(
             images=own["images"],
             refused_images=own["refused_images"],
             applied=steering["applied"],
             expired=steering["expired"],
+            refused=steering["refused"],
             failed=steering["failed"],
             disarmed=steering["disarmed"],
             dry=steering["dry"],
             standing=self.steering.safety.standing,
+            falls=self.steering.watchdog.falls,
             skipped=steering["skipped"],
             late=own["late"],
             errors=own["errors"],
@@ -139,6 +152,8 @@ class LoopBase:
     def close(self) -> None:
         """Wait shortly for the last replies, end the link and bring the actuators to their safe state."""
         self.steering.interrupt()
+        self.steering.watchdog.close()
+        self.steering.drop_waiting("the loop is closed")
         self.client.close()
         for actuator in self._actuators:
             try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..commands import SnapExtra
 from ..errors import ActuatorError, EventError
+from ..reply import Decision
 from .engine import Watch, check_camera, running_core
 from .events import EventCheck
 from .metadata import step_of
@@ -128,8 +129,8 @@ class Guard:
             self._take_image(edited)
             self._loop.steering.take()
             extras = self._loop.steering.due_extras()
-            for extra in extras:
-                self._take_extra(edited, extra)
+            for decision in extras:
+                self._take_extra(edited, decision)
             if extras:
                 self._loop.steering.take_after_extras()
             self._visit_before(None)
@@ -141,8 +142,10 @@ class Guard:
         if self._watch.imaged > before:
             self._loop.await_reply(axes_key(event["axes"]))
 
-    def _take_extra(self, event: dict[str, Any], extra: SnapExtra) -> None:
+    def _take_extra(self, event: dict[str, Any], decision: Decision) -> None:
         """Take one more image of the field, with an axis of its own."""
+        extra = decision.command
+        assert isinstance(extra, SnapExtra)
         self._taken_extras += 1
         again: dict[str, Any] = {
             key: value for key, value in event.items() if key not in ("properties", "min_start_time")
@@ -156,12 +159,12 @@ class Guard:
         try:
             self._check.check([again])
         except EventError as error:
-            self._loop.steering.refuse_extra(str(error))
+            self._loop.steering.ledger.refused(decision, str(error), "failed")
             return
         self._loop.note(event, again)
         with self._as_before(again if extra.channel else event):
             self._take_image(again)
-        self._loop.steering.counts["applied"] += 1
+        self._loop.steering.ledger.applied(decision)
 
     def _as_before(self, event: dict[str, Any], step: Step = Step()) -> AbstractContextManager[None]:  # noqa: B008
         """Return what puts the hardware back after an event, for those that come later and leave it as it is."""
@@ -176,7 +179,7 @@ class Guard:
             try:
                 self._visit(visit, start_s)
             except (ActuatorError, EventError) as error:
-                self._loop.steering.refuse_visit(visit, str(error))
+                self._loop.steering.ledger.refused(visit.decision, str(error), "failed")
 
     def _visit(self, visit: Visit, start_s: float) -> None:
         """Take one image at another place when its time has come, and go back."""
@@ -196,7 +199,7 @@ class Guard:
         with self._as_before(event, step):
             self._loop.note_visit(event, visit)
             self._take_image(event)
-        steering.counts["applied"] += 1
+        steering.ledger.applied(visit.decision)
         steering.take_after_extras()
 
 

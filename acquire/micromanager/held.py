@@ -7,7 +7,6 @@ acquisition, an error here is told, counted and forgotten, and the plan is kept.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -16,11 +15,11 @@ from ..commands import MoveFocus, MoveStage, SetChannel, SetExposure
 from ..errors import ActuatorError
 from ..reply import Decision
 from .hardware import Hardware
+from .ledger import Ledger
 from .step import Step
 
 Place: TypeAlias = "tuple[float, float] | None"
 Channel: TypeAlias = "tuple[str, str] | None"
-Refuse: TypeAlias = Callable[[Decision, str, str], None]
 
 
 @dataclass(slots=True)
@@ -38,10 +37,8 @@ class Held:
 
     Parameters
     ----------
-    counts
-        Where ``applied`` is counted, when a value is first used.
-    refuse
-        Called with the decision, the reason and the count, when the hardware does not take a value.
+    ledger
+        Told when a value is first used, or the hardware does not take it.
 
     Attributes
     ----------
@@ -49,9 +46,9 @@ class Held:
         The positions to which :meth:`edit` has moved the hardware; the caller sets it back.
     """
 
-    def __init__(self, counts: Counter[str], refuse: Refuse) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.placed = Step()
-        self._counts, self._refuse = counts, refuse
+        self._ledger = ledger
         self._moves: dict[Place, _Change] = {}
         self._focus: dict[Place, _Change] = {}
         self._exposures: dict[Channel, _Change] = {}
@@ -184,10 +181,10 @@ class Held:
             if hardware is not None:
                 action(hardware)
         except ActuatorError as error:
-            self._refuse(change.decision, str(error), "failed")
+            self._ledger.refused(change.decision, str(error), "failed")
             return False
         change.done = True
-        self._counts["applied"] += 1
+        self._ledger.applied(change.decision)
         return True
 
 

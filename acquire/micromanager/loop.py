@@ -25,6 +25,7 @@ from typing import Any
 
 from ..actuators import Actuator
 from ..errors import FrameError
+from ..governor.limits import Limits
 from ..link.addresses import DEFAULT_ADDRESS
 from ..link.client import Client
 from .base import LoopBase, LoopStats, Mode, open_link
@@ -46,7 +47,7 @@ class Loop(LoopBase):
 
     Parameters
     ----------
-    client, mode, deadline_s, actuators
+    client, mode, deadline_s, actuators, limits
         As for :class:`~.base.LoopBase`.
     image_timeout_s
         Time in s, beyond exposure and planned start, after which the guard gives an image up.
@@ -59,9 +60,10 @@ class Loop(LoopBase):
         mode: Mode = "free",
         deadline_s: float = 0.2,
         actuators: Sequence[Actuator] = (),
+        limits: Limits | None = None,
         image_timeout_s: float = 10.0,
     ) -> None:
-        super().__init__(client, mode=mode, deadline_s=deadline_s, actuators=actuators)
+        super().__init__(client, mode=mode, deadline_s=deadline_s, actuators=actuators, limits=limits)
         self._image_timeout_s = image_timeout_s
         self._guard: Guard | None = None
         self._last: Key | None = None
@@ -187,6 +189,7 @@ def connect(
     actuators: Sequence[Actuator] = (),
     keys: str | Path | None = None,
     buffer_mb: int = 1024,
+    limits: Limits | None = None,
     image_timeout_s: float = 10.0,
 ) -> Loop:
     """Connect a pycro-manager script to the service.
@@ -197,7 +200,7 @@ def connect(
     ----------
     address, stream, keys, buffer_mb
         As for :class:`~cytoloop.acquire.link.client.Client`.
-    mode, deadline_s, actuators, image_timeout_s
+    mode, deadline_s, actuators, limits, image_timeout_s
         As for :class:`Loop`.
 
     Raises
@@ -213,7 +216,12 @@ def connect(
     client = open_link(address, stream, keys, buffer_mb)
     try:
         return Loop(
-            client, mode=mode, deadline_s=deadline_s, actuators=actuators, image_timeout_s=image_timeout_s
+            client,
+            mode=mode,
+            deadline_s=deadline_s,
+            actuators=actuators,
+            limits=limits,
+            image_timeout_s=image_timeout_s,
         )
     except BaseException:
         client.close(0)

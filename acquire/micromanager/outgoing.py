@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
+from ..coordinates import Affine
+from ..errors import ConfigurationError
 from ..frame import Frame
+from ..governor.places import Seen
 from ..link.client import Client
 from ..reply import Reply
 from .step import Key, Step
@@ -83,6 +86,8 @@ class Outgoing:
         self._clock = FrameClock()
         self._planned: OrderedDict[Key, Planned] = OrderedDict()
         self._plans: OrderedDict[int, Step] = OrderedDict()
+        self._seen: OrderedDict[int, Seen] = OrderedDict()
+        self._origins: OrderedDict[tuple[int | str, int | str], tuple[float, float]] = OrderedDict()
         self._sequences: OrderedDict[Key, int | None] = OrderedDict()
 
     def plan(self, key: Key, planned: Planned) -> None:
@@ -109,6 +114,7 @@ class Outgoing:
             sequence = self._client.send(timed)
             planned = self._planned.get(key)
             _remember(self._plans, sequence, planned.plan if planned else Step())
+            _remember(self._seen, sequence, self._seen_of(timed))
             _remember(self._sequences, key, sequence)
             self._changed.notify_all()
         return sequence
@@ -118,6 +124,23 @@ class Outgoing:
         with self._changed:
             _remember(self._sequences, key, None)
             self._changed.notify_all()
+
+    def _seen_of(self, frame: Frame) -> Seen:
+        """Return what the limits ask of a frame."""
+        field = (frame.axes.get("position", 0), frame.axes.get("z", 0))
+        if frame.stage_um is not None and field not in self._origins:
+            _remember(self._origins, field, frame.stage_um)
+        try:
+            size = frame.pixel_size_um
+            given = Affine(*frame.affine) if frame.affine else Affine.from_pixel_size(size) if size else None
+        except ConfigurationError:  # one that cannot be inverted
+            given = None
+        return Seen(frame.time_s, frame.stage_um, frame.shape, given, self._origins.get(field))
+
+    def seen(self, sequence: int) -> Seen | None:
+        """Return what is known here of a sent frame, or None when it is too long ago."""
+        with self._changed:
+            return self._seen.get(sequence)
 
     def plan_of(self, sequence: int) -> Step | None:
         """Return the plan that a sent frame came from, or None when it is too long ago."""

@@ -28,6 +28,7 @@ from ..commands import SnapExtra
 from ..coordinates import Affine
 from ..errors import ActuatorError, FrameError
 from ..frame import Frame
+from ..governor.limits import Limits
 from ..link.addresses import DEFAULT_ADDRESS
 from ..link.client import Client
 from .base import LoopBase, Mode, open_link
@@ -51,7 +52,7 @@ class MdaLoop(LoopBase):
     ----------
     core
         The ``CMMCorePlus`` whose acquisition engine is steered. The loop listens to it until closed.
-    client, mode, deadline_s, actuators
+    client, mode, deadline_s, actuators, limits
         As for :class:`~.base.LoopBase`.
     """
 
@@ -63,8 +64,9 @@ class MdaLoop(LoopBase):
         mode: Mode = "free",
         deadline_s: float = 0.2,
         actuators: Sequence[Actuator] = (),
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(client, mode=mode, deadline_s=deadline_s, actuators=actuators)
+        super().__init__(client, mode=mode, deadline_s=deadline_s, actuators=actuators, limits=limits)
         self._core = core
         self._yielded = self._extras = 0
         self._key: Key = frozenset()
@@ -128,15 +130,18 @@ class MdaLoop(LoopBase):
         self.await_reply(self._key)
         self.steering.take()
         extras = self.steering.due_extras()
-        for extra in extras:
+        for decision in extras:
+            extra = decision.command
+            assert isinstance(extra, SnapExtra)
             group = event.channel.group if event.channel else self._core.getChannelGroup()
             if extra.channel and not self._core.isConfigDefined(group, extra.channel):
-                self.steering.refuse_extra(f"group {group!r} has no preset {extra.channel!r}")
+                reason = f"group {group!r} has no preset {extra.channel!r}"
+                self.steering.ledger.refused(decision, reason, "failed")
                 continue
             again = self._again(event, extra, group)
             with away(Hardware(self._core), group=group if extra.channel else ""):
                 yield self._issue(again, plan, _step_of(again))
-            self.steering.counts["applied"] += 1
+            self.steering.ledger.applied(decision)
             self.await_reply(self._key)
         if extras:
             self.steering.take_after_extras()
@@ -151,7 +156,7 @@ class MdaLoop(LoopBase):
             try:
                 yield from self._visit(visit, start_s)
             except ActuatorError as error:
-                self.steering.refuse_visit(visit, str(error))
+                self.steering.ledger.refused(visit.decision, str(error), "failed")
 
     def _visit(self, visit: Visit, start_s: float) -> Iterator[MDAEvent]:
         like = self._issued.get(visit.key)
@@ -168,7 +173,7 @@ class MdaLoop(LoopBase):
             yield self._issue(like.replace(**changes), visit.plan, visit.step)
             self.await_reply(self._key)
         self._here = here
-        self.steering.counts["applied"] += 1
+        self.steering.ledger.applied(visit.decision)
         self.steering.take_after_extras()
 
     def _issue(self, event: MDAEvent, plan: Step, step: Step) -> MDAEvent:
@@ -200,6 +205,7 @@ def connect(
     actuators: Sequence[Actuator] = (),
     keys: str | Path | None = None,
     buffer_mb: int = 1024,
+    limits: Limits | None = None,
 ) -> MdaLoop:
     """Connect a ``CMMCorePlus`` to the service; a service that is not there yet is no error.
 
@@ -212,7 +218,7 @@ def connect(
     """
     client = open_link(address or DEFAULT_ADDRESS, stream, keys, buffer_mb)
     try:
-        return MdaLoop(core, client, mode=mode, deadline_s=deadline_s, actuators=actuators)
+        return MdaLoop(core, client, mode=mode, deadline_s=deadline_s, actuators=actuators, limits=limits)
     except BaseException:
         client.close(0)
         raise

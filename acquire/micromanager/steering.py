@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,21 +40,23 @@ from ..commands import (
     Trigger,
 )
 from ..errors import ActuatorError
+from ..governor.limits import Limits
 from ..link.client import Client
 from ..reply import Decision
 from ..scheduled import Scheduling
-from ..standing import Safety
+from .gate import Gate
 from .hardware import Hardware
 from .held import Held, check_exposure
+from .ledger import Ledger
 from .outgoing import Outgoing
 from .pace import Pace
 from .step import Step
 from .visits import Visit, Visits
+from .watchdog import Watchdog
 
 LONGEST_PAUSE_S = 60.0
 _LOG = logging.getLogger("cytoloop.loop")
 _HOLD_S = 1.0
-_TOLD_REFUSALS = 5
 
 
 class Steering:
@@ -71,27 +72,54 @@ class Steering:
         For the commands that an acquisition event cannot carry.
     extras
         Whether a ``SnapExtra`` can be carried out; :meth:`due_extras` then gives those that wait.
+    limits
+        Of this microscope, held besides those of the service.
+
+    Attributes
+    ----------
+    hardware
+        The core in this process, if there is one.
+    stopped
+        Which rule stopped the acquisition and why, or ``""``.
+    placed
+        The positions to which :meth:`edit` has moved the hardware already.
+    ledger
+        What came of the decisions.
+    watchdog
+        Has the microscope fall to its safe state.
+    acting
+        Whether decisions are being carried out at this moment.
     """
 
     def __init__(
-        self, client: Client, outgoing: Outgoing, *, actuators: Sequence[Actuator] = (), extras: bool = False
+        self,
+        client: Client,
+        outgoing: Outgoing,
+        *,
+        actuators: Sequence[Actuator] = (),
+        extras: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.hardware: Hardware | None = None
         self.stopped = ""
         self.placed = Step()
-        self.counts: Counter[str] = Counter()
+        self.acting = False
+        self.ledger = Ledger(client.safeguard, outgoing.now_s)
         self._client, self._outgoing, self._actuators = client, outgoing, tuple(actuators)
         self._takes_extras = extras
-        self.safety = Safety()
+        self.safety = client.safeguard.safety
         self.pace = Pace()
-        self._held = Held(self.counts, self._refuse)
+        self._gate = Gate(client.safeguard, outgoing, limits)
+        self._held = Held(self.ledger)
         self._visits = Visits()
-        self._properties: list[tuple[str, str, str]] = []
+        self._properties: list[Decision] = []
         self._skip = 0
-        self._extras: list[SnapExtra] = []
+        self._extras: list[Decision] = []
         self._later: list[Decision] = []
-        self._told: Counter[tuple[str, str]] = Counter()
         self._interrupted = threading.Event()
+        self.watchdog = Watchdog(
+            client.safeguard, self._actuators, lambda: self.hardware, lambda: self.acting
+        )
         self._handlers: dict[type, Callable[[Decision, Any], None]] = {
             MoveStage: self._move_stage,
             MoveFocus: self._move_focus,
@@ -117,7 +145,7 @@ class Steering:
         self._extras.clear()
         self.pace.begin_run()
         for visit in self._visits.drain():
-            self._refuse(visit.decision, "its time had not come when the acquisition ended", "failed")
+            self.ledger.refused(visit.decision, "its time had not come when the acquisition ended", "failed")
 
     def drop_waiting(self, reason: str) -> None:
         """Refuse all that was accepted and has not reached the hardware: visits, extra images, new values, pulses.
@@ -128,51 +156,50 @@ class Steering:
             *(visit.decision for visit in self._visits.drain()),
             *self._later,
             *self._held.drop_untried(),
+            *self.due_extras(),
+            *self._properties,
         ]
-        self._later = []
+        self._later, self._properties = [], []
         for decision in waiting:
-            self._refuse(decision, reason, "failed")
-        for _ in self.due_extras():
-            self.refuse_extra(reason)
-        self.counts["failed"] += len(self._properties)
-        self._properties.clear()
+            self.ledger.refused(decision, reason, "failed")
         for actuator in self._actuators:
             if isinstance(actuator, Scheduling):
-                self.counts["failed"] += actuator.drop(reason)
-
-    def _hold_back(self, decision: Decision) -> None:
-        """Refuse or, in a dry run, say what would have been done."""
-        if self.safety.standing == "dry":
-            self.counts["dry"] += 1
-            _LOG.info("dry run: %s asks for %s", decision.rule, decision.command)
-        else:
-            self._refuse(decision, f"disarmed: {self.safety.why}", "disarmed")
+                actuator.drop(reason)
 
     def take(self) -> None:
         """Read the mailbox and carry out all that is due; never raises."""
-        if self.safety.standing != "armed":
-            self.drop_waiting(f"{self.safety.standing}: {self.safety.why}")
+        self.watchdog.begin()
+        if reason := self._gate.closed():
+            self.drop_waiting(reason)
         waiting, self._later = self._later, []
-        for decision in (*waiting, *self._client.decisions()):
-            if isinstance(decision.command, Disarm):  # never stale: what it fears has not gone by
-                self.safety.set("disarmed", f"{decision.rule}: {decision.command.reason}")
-                continue
-            if self._outgoing.now_s() > decision.expires_s:
-                late_s = self._outgoing.now_s() - decision.expires_s
-                self._refuse(decision, f"stale by {late_s:.3f} s", "expired")
-                continue
-            if self.safety.standing != "armed":
-                self._hold_back(decision)
-                continue
+        self.acting = True
+        try:
+            for decision in waiting:
+                self._carry_out(decision, again=True)
+            for decision in self._client.decisions():
+                if isinstance(decision.command, Disarm):  # never stale: what it fears has not gone by
+                    self.safety.set("disarmed", f"{decision.rule}: {decision.command.reason}")
+                else:
+                    self._carry_out(decision)
+        finally:
+            self.acting = False
+        if reason := self._gate.closed():  # what was taken before the order came
+            self.drop_waiting(reason)
+
+    def _carry_out(self, decision: Decision, *, again: bool = False) -> None:
+        fate, reason = self._gate.judge(decision, again=again)
+        if fate == "dry":
+            self.ledger.dry(decision)
+        elif fate is not None:
+            self.ledger.refused(decision, reason, fate)
+        else:
             try:
                 self._obey(decision)
             except ActuatorError as error:
-                self._refuse(decision, str(error), "failed")
+                self.ledger.refused(decision, str(error), "failed")
             except Exception as error:
                 _LOG.exception("%s: %s", decision.rule, error)
-                self.counts["failed"] += 1
-        if self.safety.standing != "armed":  # what was taken before the order came
-            self.drop_waiting(f"{self.safety.standing}: {self.safety.why}")
+                self.ledger.refused(decision, f"{type(error).__name__}: {error}", "failed")
 
     def edit(self, steps: Sequence[Step]) -> list[Step | None]:
         """Return what becomes of the planned steps of one event, or of one burst; None: left out.
@@ -187,22 +214,17 @@ class Steering:
         for name in ("xy_um", "z_um", "exposure_ms", "channel"):
             if _varies(taken, name) and not _varies(steps, name):
                 _LOG.warning("the hardware cannot change %s within a burst: planned values kept", name)
-                self.counts["failed"] += 1
+                self.ledger.counts["failed"] += 1
                 new = [
                     None if after is None else replace(after, **{name: getattr(before, name)})
                     for before, after in zip(steps, new, strict=True)
                 ]
         return new
 
-    def due_extras(self) -> list[SnapExtra]:
-        """Return the extra images that wait, and wait for them no longer."""
+    def due_extras(self) -> list[Decision]:
+        """Return the decisions for extra images that wait, and wait for them no longer."""
         due, self._extras = self._extras, []
         return due
-
-    def refuse_extra(self, reason: str) -> None:
-        """Say and count that an extra image cannot be taken."""
-        _LOG.warning("extra image refused: %s", reason)
-        self.counts["failed"] += 1
 
     def visits_before(self, step: Step | None) -> Iterator[tuple[Visit, float]]:
         """Yield the visits that come before a planned step, each with its earliest start on the engine's clock.
@@ -227,15 +249,11 @@ class Steering:
         visit = self._visits.next_until(now_s + wait_s)
         return None if visit is None else (visit, clock_s + max(0.0, visit.command.at_s - now_s))
 
-    def refuse_visit(self, visit: Visit, reason: str) -> None:
-        """Say and count that a visit cannot be made."""
-        self._refuse(visit.decision, reason, "failed")
-
     def take_after_extras(self) -> None:
         """As :meth:`take`, but an extra image cannot ask for another one, or there might be no end."""
         self.take()
-        for _ in self.due_extras():
-            self.refuse_extra("an extra image cannot ask for another one")
+        for decision in self.due_extras():
+            self.ledger.refused(decision, "an extra image cannot ask for another one", "failed")
 
     # --- decisions ------------------------------------------------------------------------------------------
 
@@ -244,12 +262,10 @@ class Steering:
         actuator = next((a for a in self._actuators if type(command) in a.commands), None)
         if actuator is not None:
             if type(command) is Trigger and isinstance(actuator, Scheduling):
-                actuator.schedule(decision, self._outgoing.now_s())
-            elif type(command) is Trigger and not self._is_due(decision, command):
-                return
-            else:
+                actuator.schedule(decision, self._outgoing.now_s(), self.ledger.note)
+            elif type(command) is not Trigger or self._is_due(decision, command):
                 actuator.actuate(decision)
-            self.counts["applied"] += 1
+                self.ledger.applied(decision)
         elif type(command) in self._handlers:
             self._handlers[type(command)](decision, command)
         else:
@@ -287,21 +303,21 @@ class Steering:
 
     def _set_interval(self, decision: Decision, command: SetInterval) -> None:
         self.pace.set_interval(command.interval_s, self._plan(decision))
-        self.counts["applied"] += 1
+        self.ledger.applied(decision)
 
     def _set_property(self, decision: Decision, command: SetProperty) -> None:
         if self.hardware is None:
-            self._properties.append((command.device, command.property, command.value))
+            self._properties.append(decision)
         else:
             self.hardware.set_property(command.device, command.property, command.value)
-        self.counts["applied"] += 1
+            self.ledger.applied(decision)
 
     def _snap_extra(self, decision: Decision, command: SnapExtra) -> None:
         if not self._takes_extras:
             raise ActuatorError("SnapExtra needs mode='lockstep' and events submitted through the guard")
         if command.exposure_ms is not None:
             check_exposure(command.exposure_ms)
-        self._extras.append(command)
+        self._extras.append(decision)
 
     def _revisit(self, decision: Decision, command: Revisit) -> None:
         if not self._takes_extras or self.pace.clock is None:
@@ -313,7 +329,7 @@ class Steering:
 
     def _skip_steps(self, decision: Decision, command: Skip) -> None:
         self._skip = max(self._skip, command.events)
-        self.counts["applied"] += 1
+        self.ledger.applied(decision)
 
     def _pause(self, decision: Decision, command: Pause) -> None:
         if not command.seconds >= 0:
@@ -323,24 +339,12 @@ class Steering:
                 "%s: a pause of %g s is cut to %g s", decision.rule, command.seconds, LONGEST_PAUSE_S
             )
         self._interrupted.wait(min(command.seconds, LONGEST_PAUSE_S))
-        self.counts["applied"] += 1
+        self.ledger.applied(decision)
 
     def _stop(self, decision: Decision, command: Stop) -> None:
         self.stopped = f"{decision.rule}: {command.reason}"
-        self.counts["applied"] += 1
+        self.ledger.applied(decision)
         _LOG.info("acquisition stopped by %s", self.stopped)
-
-    def _refuse(self, decision: Decision, reason: str, count: str) -> None:
-        """Count, and say the first few of a kind: a rule that is wrong may be wrong for every frame."""
-        name = type(decision.command).__name__
-        self.counts[count] += 1
-        told = self._told[decision.rule, name]
-        if told < _TOLD_REFUSALS:
-            self._told[decision.rule, name] += 1
-            more = " (further ones are only counted)" if told + 1 == _TOLD_REFUSALS else ""
-            _LOG.warning(
-                "%s: %s after frame %d refused: %s%s", decision.rule, name, decision.sequence, reason, more
-            )
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -348,9 +352,15 @@ class Steering:
         start_s = self.pace.begin(step)
         if self.stopped or self._skip > 0:
             self._skip = max(0, self._skip - 1)
-            self.counts["skipped"] += 1
+            self.ledger.counts["skipped"] += 1
             return None
-        properties, self._properties = tuple(self._properties), []
+        waiting, self._properties = self._properties, []
+        for decision in waiting:
+            self.ledger.applied(decision)
+        commands = [each.command for each in waiting]
+        properties = tuple(
+            (each.device, each.property, each.value) for each in commands if isinstance(each, SetProperty)
+        )
         self._held.placed = self.placed
         new = self._held.edit(step, self.hardware)
         self.placed = self._held.placed

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...acquire.governor.limits import Limits
 from ...acquire.micromanager.loop import Loop, connect
 from ...acquire.simulated.microscope import SimulatedMicroscope
 from ...acquire.simulated.presets import nuclei
@@ -23,7 +24,6 @@ from ..demo_engine import acquisition, demo_engine
 from ..experiment.config import single_stream
 from ..experiment.stream import PluginChoice, StreamConfig
 from ..faults import CAN_HANG, LONGEST_RECOVERY_S, Recovery, break_engine, count, images_on_disk, quiet
-from ..limits import Limits
 from ..progress import Progress
 from ..report.contents import percentiles
 from ..service.journal import read_journal
@@ -90,6 +90,7 @@ def _one_run(
     stream = StreamConfig(
         address="tcp://127.0.0.1:0",
         hang_s=_HANG_S,
+        armed=True,
         rules=(PluginChoice("follow", {"name": "follow"}),),
         limits=Limits(x_um=(-_BOX_UM, _BOX_UM), y_um=(-_BOX_UM, _BOX_UM)),
     )

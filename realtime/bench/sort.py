@@ -20,13 +20,13 @@ import numpy as np
 from ...acquire.commands import Trigger
 from ...acquire.errors import ActuatorError
 from ...acquire.frame import Frame
+from ...acquire.governor.limits import Limits
 from ...acquire.link.client import Client
 from ...acquire.reply import Decision, Reply
 from ...acquire.scheduled import ScheduledTrigger
 from ...acquire.simulated.flow import FlowChannel, FlowGate
 from ..experiment.config import single_stream
 from ..experiment.stream import PluginChoice, StreamConfig
-from ..limits import Limits
 from ..pipeline import Pipeline
 from ..progress import Progress
 from ..service.server import Service
@@ -131,6 +131,7 @@ def stream_of(gate_px: float, speed_px_s: float, width_ms: float, policy: str) -
     return StreamConfig(
         address="tcp://127.0.0.1:0",
         credit=8,
+        armed=True,
         segmenter=PluginChoice("flow"),
         tracker=PluginChoice("flow", {"speed_px_s": speed_px_s}),
         rules=(PluginChoice("sort", options),),

@@ -22,9 +22,13 @@ import zmq
 
 from ...acquire.commands import MoveStage, SetProperty, Stimulate
 from ...acquire.errors import WireError
+from ...acquire.explanation import Clause, Explanation
 from ...acquire.frame import Frame
+from ...acquire.governor.limits import Limits
 from ...acquire.link import messages as wire
+from ...acquire.link import pixels as travelling
 from ...acquire.link.client import Client
+from ...acquire.outcome import Outcome
 from ...acquire.reply import Cells, Decision, Division, Reply
 from ..experiment.stream import PluginChoice, StreamConfig
 from ..progress import Progress
@@ -102,23 +106,32 @@ def _samples() -> list[_Sample]:
         Decision("shutter", SetProperty("Shutter", "State", "1"), 5, 2.5, 3.5, refused="not allowed"),
     )
     reply = Reply(5, cells, (Division(1, (3, 8)),), decisions, {"segment": 3.5}, ("a message",))
+    said = Explanation("light", 8, 5, True, "It fired.", (Clause("area > 3", 4.0, 3.0),))
     from_client = [
         wire.Hello("default", "0123456789abcdef" * 2, "microscope pid 1", 5),
         wire.Offer("psm_1234", 3, 1 << 20, bytes(range(16))),
         wire.Beat(5),
+        wire.Stands("armed", "the script"),
+        wire.Outcomes(3, (Outcome(5, "light", 8, "Stimulate", "refused", 0.25, "dose_ms_per_cell"),)),
+        wire.Control("default", "disarmed", "page", "the sample is changed"),
+        wire.Question("default", 8, 5),
         wire.Bye(),
     ]
     from_service = [
-        wire.Welcome(5, 3, "lossless", 10.0, "engine", "/runs/1"),
+        wire.Welcome(5, 3, "lossless", 10.0, "engine", "/runs/1", wire.Terms(True, Limits(x_um=(-5.0, 5.0)))),
         wire.Accepted("psm_1234", True),
         wire.Answer(reply),
         wire.Refusal("again", "CRC"),
         wire.Beat(6),
+        wire.Order("dry", "a person"),
+        wire.Stands("dry", "a person", True),
+        wire.Noted(4),
+        wire.Because(8, 5, 2.5, True, {"armed": (said,)}, (1, 3), b"abc"),
     ]
     samples = [_Sample(wire.encode(message), b"", _read_from_client) for message in from_client]
     samples += [_Sample(wire.encode(message), b"", _read_from_service) for message in from_service]
     for image in (frame, stacked):
-        header = wire.header_of(image, skipped=0, slot=-1, check=wire.checksum(image.pixels))
+        header = travelling.header_of(image, skipped=0, slot=-1, check=travelling.checksum(image.pixels))
         samples += 3 * [_Sample(wire.encode(header), image.pixels.tobytes(), _read_from_client)]
     return samples
 
@@ -126,7 +139,7 @@ def _samples() -> list[_Sample]:
 def _read_from_client(part: bytes, pixels: bytes) -> Any:
     message = wire.decode_from_client(part)
     if isinstance(message, wire.FrameHeader) and message.slot < 0:
-        wire.frame_of(message, memoryview(pixels))
+        travelling.frame_of(message, memoryview(pixels))
     return message
 
 

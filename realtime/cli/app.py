@@ -27,6 +27,7 @@ from .output import INTERRUPTED
 from .replay import replay
 from .rules import rules
 from .serve import serve
+from .standing import arm, disarm, dry_run
 from .train import train
 
 
@@ -61,6 +62,9 @@ def cytoloop() -> None:
 for _command in (
     demo,
     serve,
+    arm,
+    disarm,
+    dry_run,
     replay,
     rules,
     export,

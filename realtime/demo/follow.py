@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...acquire.governor.limits import Limits
 from ...acquire.simulated import presets
 from ...acquire.simulated.microscope import SimulatedMicroscope
 from ..experiment.stream import PluginChoice, StreamConfig
-from ..limits import Limits
 from .promise import Promise, cells_found, every_frame
 from .record import Take, record
 from .stage import Cast, Scene, Show
@@ -92,6 +92,7 @@ def follow_stream(hang_s: float = 10.0, expires_after_s: float | None = 10.0) ->
         address="tcp://127.0.0.1:0",
         save_masks=True,
         hang_s=hang_s,
+        armed=True,
         rules=(PluginChoice("follow", options),),
         limits=Limits(x_um=travel, y_um=travel),
     )

@@ -82,6 +82,7 @@ def play(core: Any, work: Path, out: Path, show: Show, *, seed: int, frames: int
     stream = StreamConfig(
         address="tcp://127.0.0.1:0",
         save_masks=True,
+        armed=True,
         rules=(PluginChoice("on_division", {"expires_after_s": 10.0}),),
     )
     cast = Cast(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...acquire.errors import ConfigurationError, Problem, nearest_name
-from ..limits import Limits
+from ...acquire.governor.limits import Limits
 from ..rules.known import Known
 from .config import load_experiment
 from .document import read_document

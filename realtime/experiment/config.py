@@ -10,6 +10,7 @@ import msgspec
 
 from ...acquire.calibration.stored import read_calibration
 from ...acquire.errors import AddressError, CalibrationError, ConfigurationError
+from ...acquire.governor.safe import SafeState
 from ...acquire.link.addresses import Address, parse_address, require_keys
 from ..rules.known import Known
 from .channel_checks import check_channels, check_segmenter
@@ -87,6 +88,7 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
         "tracker": Any,
         "rules": Any,
         "limits": Any,
+        "safe": Any,
         "trust": Any,
         "shadow": tuple[str, ...],
     }
@@ -101,6 +103,10 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
     _read_calibration(document, path, values)
     values["trust"] = read_trust(document, (*path, "trust"), values.get("trust", {}))
     values["limits"] = read_limits(document, (*path, "limits"), values.get("limits", {}))
+    safe = (*path, "safe")
+    values["safe"] = SafeState(
+        **document.fields(safe, document.table(safe, values.get("safe", {})), field_types(SafeState))
+    )
     built: dict[str, Any] = {}
     for key, kind, default in (("segmenter", SEGMENTER, "net"), ("tracker", TRACKER, "lap")):
         values[key], built[key] = read_plugin(document, (*path, key), values.get(key, default), kind)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...acquire.errors import ConfigurationError, CytoloopError, nearest_name
+from ...acquire.governor.limits import Limits
+from ...acquire.governor.strength import strength_refusal
 from ...acquire.plugins import OptionError, known_names
 from ...models.segmenter import Segmenter
 from ...trackers.tracker import Tracker
-from ..limits import Limits, strength_refusal
 from ..rules.known import Known
 from ..rules.rule import Checking, Rule
 from ..trust import Trust

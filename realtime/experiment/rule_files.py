@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..limits import Limits
+from ...acquire.governor.limits import Limits
 from ..rules.known import Known
 from .document import Document, read_document, see_modules_of
 from .plugin_tables import read_limits, read_rules

@@ -9,8 +9,9 @@ import msgspec
 
 from ...acquire.coordinates import Affine
 from ...acquire.errors import ConfigurationError, Problem
+from ...acquire.governor.limits import Limits
+from ...acquire.governor.safe import SafeState
 from ...acquire.link.addresses import DEFAULT_ADDRESS
-from ..limits import Limits
 from ..trust import Trust
 from .channel_checks import check_channels
 from .choice import PluginChoice
@@ -105,8 +106,13 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     shadow
         Rules that run beside these with no effect; what they would have decided is in every reply and in the log.
         In the file: paths of rules files, relative to it. Default none.
+    armed
+        Whether decisions reach the hardware from the start; else from when a person arms the microscope. Default
+        false.
     limits
         What commands may ask for.
+    safe
+        When the microscope falls to its safe state, and what is set then.
     trust
         What must hold for decisions to be trusted; else they are disarmed.
     """
@@ -131,7 +137,9 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tracker: PluginChoice = PluginChoice("lap")
     rules: tuple[PluginChoice, ...] = ()
     shadow: tuple[RuleSet, ...] = ()
+    armed: bool = False
     limits: Limits = Limits()
+    safe: SafeState = SafeState()
     trust: Trust = Trust()
 
     def __post_init__(self) -> None:

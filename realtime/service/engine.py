@@ -28,19 +28,25 @@ from ...acquire.link.messages import (
     Answer,
     Beat,
     Bye,
+    Control,
     FrameHeader,
     FromService,
     Hello,
+    Noted,
     Offer,
+    Outcomes,
+    Question,
     Refusal,
+    Stands,
     Welcome,
     decode_from_client,
     encode,
-    frame_of,
 )
+from ...acquire.link.pixels import frame_of
 from ...acquire.link.ring import RingReader
 from ...models.segmenter import Remembering, Segmenter
 from ..experiment.stream import StreamConfig
+from .requests import Requests
 from .run import Run
 
 _BEAT_S = 0.25
@@ -63,6 +69,8 @@ class EngineStatus(msgspec.Struct):
         Folder of the run.
     step_ms
         Time of the last frame's step in ms.
+    standing, safe
+        How the microscope stands, ``""`` while none has said so, and whether it has fallen to its safe state.
     messages
         What a person should read, since the last status.
     """
@@ -73,6 +81,8 @@ class EngineStatus(msgspec.Struct):
     client: str = ""
     folder: str = ""
     step_ms: float = 0.0
+    standing: str = ""
+    safe: bool = False
     messages: tuple[str, ...] = ()
 
 
@@ -120,6 +130,7 @@ class Engine:
         self._expected = 0  # the next frame to arrive; those in between are queued
         self._queue: deque[_Task] = deque()
         self._ring: RingReader | None = None
+        self._requests = Requests(stream.name, self._send)
         self._beaten = 0.0
         self._messages: list[str] = []
 
@@ -136,6 +147,7 @@ class Engine:
         if now - self._beaten < _BEAT_S:
             return
         self._beaten = now
+        self._requests.turn()
         if self._run is not None and self._peer:
             self._send(self._peer, Beat(self._run.next_sequence))
         self.status.messages, self._messages = tuple(self._messages), []
@@ -144,6 +156,7 @@ class Engine:
     def close(self) -> None:
         """Close run, ring and socket."""
         self._leave()
+        self._requests.close()
         self._socket.close(linger=200)
         if self._authenticator is not None:
             self._authenticator.stop()
@@ -175,8 +188,15 @@ class Engine:
         message = decode_from_client(parts[0])
         if len(parts) != (2 if isinstance(message, FrameHeader) else 1):
             raise WireError(f"{len(parts)} parts for a {type(message).__name__}")
-        if isinstance(message, Hello):
-            return self._welcome(sender, message)
+        match message:
+            case Hello():
+                return self._welcome(sender, message)
+            case Control():
+                return self._say(self._requests.control(sender, message, self._peer))
+            case Question():
+                return self._requests.explain(sender, message, self._run)
+            case _:
+                pass
         if sender != self._peer:
             return self._send(sender, Refusal("stranger", "say HELLO first"))
         self._peer_seen = time.monotonic()
@@ -185,11 +205,31 @@ class Engine:
                 self._enqueue(message, parts[1])
             case Offer():
                 self._open_ring(message)
+            case Stands():
+                self._stands(message)
+            case Outcomes():
+                self._note(message)
             case Bye():
                 self._leave()
             case Beat():
                 pass
         return None
+
+    def _stands(self, stands: Stands) -> None:
+        if stands.standing != self.status.standing or stands.safe != self.status.safe:
+            fallen = ", in its safe state" if stands.safe else ""
+            self._say(f"the microscope is {stands.standing}{fallen}: {stands.why}")
+        self.status.standing, self.status.safe = stands.standing, stands.safe
+        self._requests.confirmed(stands)
+
+    def _note(self, outcomes: Outcomes) -> None:
+        if self._run is None:
+            return
+        number = self._run.note(outcomes)
+        if number is None:
+            self._say("what came of decisions could not be written to the log; the microscope keeps it")
+        else:
+            self._send(self._peer, Noted(number))
 
     def _welcome(self, sender: bytes, hello: Hello) -> None:
         refusal = self._why_not(hello)
@@ -217,6 +257,7 @@ class Engine:
                 hang_s=stream.hang_s,
                 engine=self._identity,
                 folder=self.status.folder[-4096:],
+                terms=run.terms,
             ),
         )
         for reply in run.replies_from(hello.awaiting):
@@ -291,7 +332,7 @@ class Engine:
             self._socket.send_multipart([peer, encode(message)], zmq.NOBLOCK)
 
     def _say(self, message: str) -> None:
-        if len(self._messages) < 100:
+        if message and len(self._messages) < 100:
             self._messages.append(message)
 
     # --- rings and runs -------------------------------------------------------------------------------------
@@ -305,6 +346,8 @@ class Engine:
         self._send(self._peer, Accepted(offer.name, self._ring is not None))
 
     def _close_ring(self) -> None:
+        if self._run is not None:
+            self._run.forget_image()
         if self._ring is not None:
             self._ring.close()
             self._ring = None
@@ -318,7 +361,8 @@ class Engine:
             with contextlib.suppress(OSError):  # what was acknowledged is in the file already
                 self._run.close()
         self._run, self._peer = None, b""
-        self.status.client = ""
+        self.status.client = self.status.standing = ""
+        self.status.safe = False
 
 
 def _bind(stream: StreamConfig) -> tuple[zmq.Socket[bytes], ThreadAuthenticator | None]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ...acquire.errors import WireError
 from ...acquire.frame import Frame
-from ...acquire.link.messages import FrameHeader, frame_of
+from ...acquire.link.messages import FrameHeader
+from ...acquire.link.pixels import frame_of
 
 _SUFFIX = ".raw"
 

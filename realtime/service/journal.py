@@ -19,7 +19,8 @@ import numpy as np
 
 from ...acquire.errors import SourceError
 from ...acquire.frame import Frame
-from ...acquire.link.messages import FrameHeader, frame_with, header_of
+from ...acquire.link.messages import FrameHeader
+from ...acquire.link.pixels import frame_with, header_of
 from ...acquire.reply import Reply, decode_array, encode_array
 from ...models.detections import Detections
 from .columns import columns_of, detections_from

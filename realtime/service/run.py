@@ -12,15 +12,17 @@ from msgspec.structs import replace
 
 from ...acquire.errors import WireError
 from ...acquire.frame import Frame
-from ...acquire.link.messages import FrameHeader
+from ...acquire.link.messages import Because, FrameHeader, Outcomes, Question, Terms
 from ...acquire.reply import Cells, Reply
 from ...models.labels import Labels
 from ...models.segmenter import Segmenter
 from ..experiment.stream import StreamConfig
 from ..pipeline import Pipeline, Step
+from .answers import because, with_image
 from .attempts import Attempts
 from .held import HeldImages
 from .journal import Entry, Journal
+from .outcome_log import OutcomeLog
 from .run_folder import write_stream
 
 _KEPT_REPLIES = 256  # more than any client can have unanswered
@@ -59,6 +61,7 @@ class Run:
         self.folder = _run_folder(log / stream.name, run)
         self.next_sequence = 0
         self._pipeline = Pipeline(stream, segmenter)
+        self._stream = stream
         self._policy = stream.policy
         write_stream(self.folder, stream)
         self._masks = self.folder / "masks" if stream.save_masks else None
@@ -68,6 +71,8 @@ class Run:
         self._attempts = Attempts(self.folder / "attempts")
         self._held = HeldImages(self.folder / "held") if self._pipeline.joiner else None
         self._journal = Journal(self.folder / "journal")
+        self._outcomes = OutcomeLog(self.folder)
+        self._last: tuple[FrameHeader, Step] | None = None
         waiting: dict[int, FrameHeader] = {}
         for entry in self._journal.entries():
             self._pipeline.restore(entry.frame, entry.restore_detections(), entry.memory)
@@ -81,7 +86,8 @@ class Run:
         """Segment, track, decide and write down; the reply may be sent as soon as this returns."""
         if header.sequence - header.skipped != self.next_sequence:
             raise WireError(f"frame {header.sequence} is out of order; {self.next_sequence} is next")
-        reply, labels, detections, segmented, memory = self._step(header, frame)
+        step = self._step(header, frame)
+        reply, labels, detections, segmented, memory = step
         if self._masks is not None and labels is not None:
             mask = self._masks / f"{header.sequence:06d}.tif"
             reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
@@ -94,7 +100,48 @@ class Run:
         if held is not None:  # only now: until it was written down, the frame may have to be made again
             held.keep(self._waiting)
         self._keep(reply)
+        self._last = header, step
         return reply
+
+    @property
+    def terms(self) -> Terms:
+        """What may reach the hardware."""
+        maps, stream = self._pipeline.maps, self._stream
+        known = maps.configured
+        return Terms(
+            armed=stream.armed,
+            limits=stream.limits,
+            safe=stream.safe,
+            affine=None if known is None else (known.xx, known.xy, known.yx, known.yy),
+            uncalibrated=maps.refused if stream.calibration else "",
+        )
+
+    def note(self, outcomes: Outcomes) -> int | None:
+        """Write down what came of decisions; return the number of the next, None if a full disk does not let us."""
+        try:
+            return self._outcomes.add(outcomes)
+        except OSError:
+            return None
+
+    def explain(self, question: Question) -> Because | None:
+        """Answer a question about the last frame that was judged; None if it is about one before."""
+        judged = self._pipeline.judged
+        latest = -1 if judged is None else judged.moment.frame.sequence
+        if judged is None or question.sequence > latest:
+            return Because(
+                question.track, latest, refused=f"the last frame that was judged is frame {latest}"
+            )
+        if question.sequence not in (-1, latest):
+            return None
+        answer = because(judged, question.track)
+        if self._last is None or self._last[1].frame is None or self._last[1].reply.sequence != latest:
+            return answer
+        header, step = self._last
+        return with_image(answer, judged, header, step)
+
+    def forget_image(self) -> None:
+        """Let go of the last image: the memory that it lies in is given back."""
+        self._last = None
 
     @property
     def _waiting(self) -> frozenset[int]:
@@ -147,6 +194,7 @@ class Run:
     def close(self) -> None:
         """Close the files."""
         self._attempts.close()
+        self._outcomes.close()
         self._journal.close()
 
     def _keep(self, reply: Reply) -> None:

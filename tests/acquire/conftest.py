@@ -11,6 +11,7 @@ import pytest
 from cytoloop.acquire.commands import Command
 from cytoloop.acquire.frame import Frame, check_pixels
 from cytoloop.acquire.link.client import ClientStats
+from cytoloop.acquire.link.safeguard import Safeguard
 from cytoloop.acquire.reply import Cells, Decision, Reply
 
 
@@ -20,6 +21,8 @@ class ScriptedLink:
     def __init__(self, script: Callable[[Frame], Iterable[Command]], lifetime_s: float = 60.0) -> None:
         self.script, self.lifetime_s = script, lifetime_s
         self.frames: list[Frame] = []
+        self.safeguard = Safeguard()
+        self.safeguard.safety.begin(armed=True)
         self.silent = False
         self._replies: list[Reply] = []
         self._fresh: list[Decision] = []

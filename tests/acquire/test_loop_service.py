@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from cytoloop.acquire.errors import RefusedError
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.micromanager.loop import Loop, connect
 from cytoloop.acquire.micromanager.pymmcoreplus import connect as connect_plus
 from cytoloop.realtime.bench.blank import BLANK
 from cytoloop.realtime.experiment.config import Experiment, single_stream
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.service.server import Service
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
@@ -71,7 +71,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def make(rule: str, **fields: Any) -> Experiment:
-        options = {"address": "tcp://127.0.0.1:0", "limits": WIDE} | fields
+        options = {"address": "tcp://127.0.0.1:0", "limits": WIDE, "armed": True} | fields
         stream = StreamConfig(
             segmenter=PluginChoice(BLANK), rules=(PluginChoice(f"my_rules:{rule}"),), **options
         )

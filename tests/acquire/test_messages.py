@@ -13,15 +13,15 @@ from cytoloop.acquire.commands import MoveStage, Stimulate
 from cytoloop.acquire.errors import WireError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link import messages as wire
+from cytoloop.acquire.link import pixels
 from cytoloop.acquire.reply import Cells, Decision, Division, Reply
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def a_frame(**changes: object) -> Frame:
-    pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
     fields = {
-        "pixels": pixels,
+        "pixels": np.arange(12 * 16, dtype=np.uint16).reshape(12, 16),
         "sequence": 7,
         "time_s": 3.5,
         "axes": {"time": 7, "position": "A1"},
@@ -33,7 +33,7 @@ def a_frame(**changes: object) -> Frame:
 
 def a_header(**changes: object) -> wire.FrameHeader:
     frame = a_frame()
-    header = wire.header_of(frame, skipped=0, slot=-1, check=wire.checksum(frame.pixels))
+    header = pixels.header_of(frame, skipped=0, slot=-1, check=pixels.checksum(frame.pixels))
     return msgspec.structs.replace(header, **changes)
 
 
@@ -54,7 +54,7 @@ def test_a_frame_comes_back_as_it_was_sent():
     frame = a_frame()
     header = wire.decode_from_client(wire.encode(a_header()))
     assert isinstance(header, wire.FrameHeader)
-    back = wire.frame_of(header, memoryview(frame.pixels).cast("B"))
+    back = pixels.frame_of(header, memoryview(frame.pixels).cast("B"))
     assert np.array_equal(back.pixels, frame.pixels)
     assert back.pixels.dtype == frame.pixels.dtype
     for name in (
@@ -186,12 +186,12 @@ def test_one_changed_byte_is_always_noticed(position: int, change: int):
     with pytest.raises(WireError):
         header = wire.decode_from_client(bytes(head))
         assert isinstance(header, wire.FrameHeader)
-        wire.frame_of(header, memoryview(body))
+        pixels.frame_of(header, memoryview(body))
 
 
 def test_pixels_of_another_length_are_refused():
     with pytest.raises(WireError, match="bytes"):
-        wire.frame_of(a_header(), memoryview(b"\0" * 383))
+        pixels.frame_of(a_header(), memoryview(b"\0" * 383))
 
 
 @pytest.mark.parametrize("hang_s", [math.nan, math.inf, 0.0, -1.0])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cytoloop.acquire.commands import Disarm, MoveStage, SetExposure, Stop
 from cytoloop.acquire.errors import ActuatorError
+from cytoloop.acquire.governor.standing import Safety
 from cytoloop.acquire.micromanager.loop import Loop
-from cytoloop.acquire.standing import Safety
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.link.messages import checksum, header_of
+from cytoloop.acquire.link.pixels import checksum, header_of
 from cytoloop.acquire.reply import Cells, Reply
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels, numbered

@@ -29,7 +29,7 @@ def test_no_mutated_message_is_taken_for_another_and_the_engine_survives():
 
 def test_a_decoder_that_takes_damaged_messages_would_be_noticed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(wire.wire.zlib, "crc32", lambda data: 0)
-    monkeypatch.setattr(wire.wire, "checksum", lambda pixels: 0)
+    monkeypatch.setattr(wire.travelling, "checksum", lambda pixels: 0)
     assert wire.run(silent, messages=2000, live=False)["ok"] is False
 
 

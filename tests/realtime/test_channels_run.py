@@ -17,7 +17,7 @@ from cytoloop.acquire.commands import Command, SetExposure
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.client import Client
-from cytoloop.acquire.link.messages import checksum, frame_of, header_of
+from cytoloop.acquire.link.pixels import checksum, frame_of, header_of
 from cytoloop.acquire.reply import Decision, Reply, encode_array
 from cytoloop.acquire.sources import open_source
 from cytoloop.models.labels import Labels, Nuclei

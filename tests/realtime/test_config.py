@@ -10,12 +10,12 @@ from cytoloop.acquire.commands import Command, SetProperty
 from cytoloop.acquire.coordinates import Affine
 from cytoloop.acquire.errors import ConfigurationError, MissingExtraError, Problem
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.link.keys import make_keys
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
 from cytoloop.realtime.experiment.config import load_experiment, single_stream
 from cytoloop.realtime.experiment.stream import StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.realtime.service.server import Service
 from cytoloop.trackers.tracks import Tracks
@@ -105,7 +105,7 @@ BROKEN = {
     "stream name": (f"[streams.'a/b'] #<\n{PLUGINS}", "streams.'a/b'", "letters, digits", ""),
     "windows name": (f"[streams.con] #<\n{PLUGINS}", "streams.con", "reserves", ""),
     "stream key": (f'{START}polcy = "latest" #<\n', "streams.default.polcy", "unknown key", "policy"),
-    "name inside": (f'{START}name = "x" #<\n', "streams.default.name", "unknown key", ""),
+    "name inside": (f'{START}name = "x" #<\n', "streams.default.name", "unknown key", "armed"),
     "policy": (
         f'{START}policy = "lossles" #<\n',
         "streams.default.policy",

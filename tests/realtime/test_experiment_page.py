@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from cytoloop.acquire.errors import ConfigurationError
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.realtime.experiment.config import Experiment, load_experiment
 from cytoloop.realtime.experiment.stream import StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.trust import Trust
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

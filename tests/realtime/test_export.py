@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from cytoloop.acquire.errors import SourceError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.link.messages import header_of
+from cytoloop.acquire.link.pixels import header_of
 from cytoloop.acquire.reply import Cells, Correction, Division, Merge, Reply
 from cytoloop.models.detections import Detections
 from cytoloop.realtime.amended import amended, read_lineages

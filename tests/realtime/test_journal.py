@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cytoloop.acquire.errors import SourceError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.link.messages import checksum, header_of
+from cytoloop.acquire.link.pixels import checksum, header_of
 from cytoloop.acquire.reply import Cells, Reply
 from cytoloop.models.detections import Detections
 from cytoloop.realtime.service.journal import Entry, Journal, read_journal

@@ -26,9 +26,10 @@ from cytoloop.acquire.commands import (
 )
 from cytoloop.acquire.coordinates import Affine
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.reply import Decision
 from cytoloop.models.detections import Detections
-from cytoloop.realtime.limits import Limiter, Limits
+from cytoloop.realtime.limiter import Limiter
 from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.trackers.tracks import Tracks
 from hypothesis import given, settings

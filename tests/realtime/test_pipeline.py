@@ -13,12 +13,12 @@ import pytest
 from cytoloop.acquire.commands import Command, MoveStage, Stimulate
 from cytoloop.acquire.errors import PluginError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.reply import Division, Reply, encode_array
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
 from cytoloop.realtime import pipeline as pipeline_module
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.trackers.tracks import Tracks

@@ -14,11 +14,11 @@ from cytoloop.acquire.commands import Command, MoveStage, Revisit
 from cytoloop.acquire.coordinates import Affine
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.reply import Decision
 from cytoloop.models.labels import Labels
 from cytoloop.realtime.experiment.config import load_experiment
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.pixel_maps import PixelMaps, ageless
 from cytoloop.realtime.rules.rule import Moment, Verdict

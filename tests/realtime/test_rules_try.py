@@ -14,14 +14,14 @@ from cytoloop.acquire.commands import Command
 from cytoloop.acquire.errors import ConfigurationError, WireError
 from cytoloop.acquire.explanation import Explanation
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.link import messages as wire
-from cytoloop.acquire.link.messages import header_of
+from cytoloop.acquire.link.pixels import header_of
 from cytoloop.acquire.simulated.source import SimulatedSource
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.experiment.config import load_experiment
 from cytoloop.realtime.experiment.rule_files import read_rules_file
 from cytoloop.realtime.experiment.stream import PluginChoice, RuleSet, StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.results import write_results
 from cytoloop.realtime.rules.rule import Moment, Verdict

@@ -12,7 +12,8 @@ import pytest
 from cytoloop.acquire.commands import Command, Disarm, Stop
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.link.messages import checksum, header_of
+from cytoloop.acquire.governor.limits import Limits
+from cytoloop.acquire.link.pixels import checksum, header_of
 from cytoloop.acquire.reply import Decision, Reply
 from cytoloop.acquire.simulated.microscope import SimulatedMicroscope
 from cytoloop.acquire.simulated.source import SimulatedSource
@@ -22,7 +23,6 @@ from cytoloop.models.labels import Labels
 from cytoloop.realtime.experiment.choice import PluginChoice
 from cytoloop.realtime.experiment.config import load_experiment
 from cytoloop.realtime.experiment.stream import StreamConfig
-from cytoloop.realtime.limits import Limits
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.rules.rule import Moment, Verdict
 from cytoloop.realtime.service.journal import Entry, Journal, read_journal

@@ -28,7 +28,7 @@ given = json.loads(sys.argv[1])
 """
 _ENGINE = """
 from cytoloop.acquire.frame import Frame
-from cytoloop.acquire.link.messages import checksum, frame_of, header_of
+from cytoloop.acquire.link.pixels import checksum, frame_of, header_of
 from cytoloop.acquire.simulated.source import SimulatedSource
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline

@@ -1,55 +1,44 @@
 """Doses: how much light cells, places and the whole run have been given, and how often outputs were pulsed.
 
 The dose of a light is its power, as a fraction of the device's maximum, times its length in ms, at each place that it
-falls on. What is decided counts as given: it may have been refused at the microscope, and too little light is safer
-than too much.
+falls on.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
-from ..acquire.commands import Stimulate, Trigger, decode_mask
-from ..acquire.reply import Decision
-from .rules.rule import Moment
-
-if TYPE_CHECKING:
-    from .limits import Limits
+from ..commands import Stimulate, Trigger, decode_mask
+from ..reply import Correction, Decision
+from .limits import Limits
+from .places import Seen
 
 _MOST_SQUARES = 1_000_000
 
 
 class Doses:
-    """What was given in one stream, and what the limits leave.
+    """What was given in one stream, and what the limits leave."""
 
-    Parameters
-    ----------
-    limits
-        Of the stream.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._cells: defaultdict[int, float] = defaultdict(float)
         self._squares: defaultdict[tuple[int, int], float] = defaultdict(float)
         self._run_ms = 0.0
         self._triggers = 0
 
-    def see(self, moment: Moment) -> None:
-        """Take in a frame's tracks: what was given to one that is another counts for that."""
-        for each in moment.tracks.corrections:
+    def correct(self, corrections: Iterable[Correction], ended: Iterable[int]) -> None:
+        """Take in a frame's tracks: what was given to a cell that is another counts for that."""
+        for each in corrections:
             if each.old in self._cells:
                 self._cells[each.new] = max(self._cells[each.new], self._cells[each.old])
-        for each in moment.tracks.ended:
-            self._cells.pop(each.track, None)
+        for track in ended:
+            self._cells.pop(track, None)
 
-    def refusal(self, decision: Decision, moment: Moment) -> str:
+    def refusal(self, decision: Decision, limits: Limits, seen: Seen) -> str:
         """Return why a light or a pulse would be too much; ``""`` if it would not."""
-        limits = self._limits
         match decision.command:
             case Trigger():
                 most = limits.triggers_max
@@ -60,12 +49,12 @@ class Doses:
                 return (
                     _beyond("dose_ms_per_run", self._run_ms + dose * _shots(light), limits.dose_ms_per_run)
                     or _beyond("dose_ms_per_cell", of_cell + dose, limits.dose_ms_per_cell)
-                    or self._square_refusal(light, moment, dose)
+                    or self._square_refusal(light, limits, seen, dose)
                 )
             case _:
                 return ""
 
-    def give(self, decision: Decision, moment: Moment) -> None:
+    def give(self, decision: Decision, limits: Limits, seen: Seen) -> None:
         """Count a decision that is let pass."""
         match decision.command:
             case Trigger():
@@ -73,42 +62,42 @@ class Doses:
             case Stimulate() as light:
                 dose = light.power * light.duration_ms
                 self._run_ms += dose * _shots(light)
-                if decision.track and self._limits.dose_ms_per_cell is not None:
+                if decision.track and limits.dose_ms_per_cell is not None:
                     self._cells[decision.track] += dose
-                if self._limits.dose_ms_per_area is not None:
-                    for square in self._squares_of(light, moment):
+                if limits.dose_ms_per_area is not None:
+                    for square in _squares_of(light, limits.dose_area_um, seen):
                         self._squares[square] += dose
             case _:
                 pass
 
-    def _square_refusal(self, light: Stimulate, moment: Moment, dose: float) -> str:
-        most = self._limits.dose_ms_per_area
+    def _square_refusal(self, light: Stimulate, limits: Limits, seen: Seen, dose: float) -> str:
+        most = limits.dose_ms_per_area
         if most is None:
             return ""
-        if moment.affine is None or moment.frame.stage_um is None:
+        if seen.affine is None or seen.stage_um is None:
             return "dose_ms_per_area needs a pixel size and the stage's position, and they are not known"
-        squares = self._squares_of(light, moment)
+        squares = _squares_of(light, limits.dose_area_um, seen)
         if len(self._squares) + len(squares) > _MOST_SQUARES:
             return f"light has fallen on more than {_MOST_SQUARES} squares of dose_area_um; they are not told apart"
         given = max((self._squares.get(square, 0.0) for square in squares), default=0.0)
         return _beyond("dose_ms_per_area", given + dose, most)
 
-    def _squares_of(self, light: Stimulate, moment: Moment) -> set[tuple[int, int]]:
-        """Return the squares of the sample that a light falls on."""
-        affine, stage = moment.affine, moment.frame.stage_um
-        if affine is None or stage is None:
-            return set()
-        height, width = shape = moment.tracks.detections.shape
-        if light.mask:
-            y, x = np.nonzero(decode_mask(light.mask, shape))
-        else:
-            discs = [_disc(point, light.radius_px) for point in light.points_px]
-            y, x = np.concatenate(discs, axis=1) if discs else np.empty((2, 0))
-        dx, dy = x - (width - 1) / 2, y - (height - 1) / 2
-        side = self._limits.dose_area_um
-        across = np.floor((stage[0] + affine.xx * dx + affine.xy * dy) / side).astype(np.int64)
-        down = np.floor((stage[1] + affine.yx * dx + affine.yy * dy) / side).astype(np.int64)
-        return set(zip(across.tolist(), down.tolist(), strict=True))
+
+def _squares_of(light: Stimulate, side: float, seen: Seen) -> set[tuple[int, int]]:
+    """Return the squares of the sample that a light falls on."""
+    affine, stage = seen.affine, seen.stage_um
+    if affine is None or stage is None:
+        return set()
+    height, width = shape = seen.shape
+    if light.mask:
+        y, x = np.nonzero(decode_mask(light.mask, shape))
+    else:
+        discs = [_disc(point, light.radius_px) for point in light.points_px]
+        y, x = np.concatenate(discs, axis=1) if discs else np.empty((2, 0))
+    dx, dy = x - (width - 1) / 2, y - (height - 1) / 2
+    across = np.floor((stage[0] + affine.xx * dx + affine.xy * dy) / side).astype(np.int64)
+    down = np.floor((stage[1] + affine.yx * dx + affine.yy * dy) / side).astype(np.int64)
+    return set(zip(across.tolist(), down.tolist(), strict=True))
 
 
 def _disc(point: tuple[float, float], radius: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

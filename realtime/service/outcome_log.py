@@ -1,0 +1,82 @@
+"""What came of decisions at the microscope, as it told us, in the folder of the run: one line of JSON each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from ...acquire.errors import WireError
+from ...acquire.link.messages import Outcomes
+from ...acquire.outcome import Outcome
+
+_FILE = "outcomes.jsonl"
+_LARGEST_GAP = 1 << 20
+_GAP = b"\n"  # an empty line: an outcome that the microscope had to let go of
+
+
+class OutcomeLog:
+    """The outcomes of one run, each once, across restarts of the engine.
+
+    Parameters
+    ----------
+    run
+        The run's folder; a torn last line of an engine that died is cut off.
+    """
+
+    def __init__(self, run: Path) -> None:
+        path = run / _FILE
+        self._file = path.open("r+b" if path.is_file() else "w+b")
+        self._next = whole = 0
+        for line in self._file:
+            if line.endswith(b"\n"):
+                self._next, whole = self._next + 1, whole + len(line)
+        self._file.truncate(whole)
+        self._file.seek(whole)
+
+    @property
+    def next(self) -> int:
+        """Number of the first outcome that is not written down."""
+        return self._next
+
+    def add(self, message: Outcomes) -> int:
+        """Write down what is new; return the number of the first that is not written down.
+
+        Raises
+        ------
+        OSError
+            If that fails; what was written before stays.
+        WireError
+            If the numbers are not those that a microscope would go on with.
+        """
+        new = [
+            (number, outcome)
+            for number, outcome in enumerate(message.outcomes, start=message.first)
+            if number >= self._next
+        ]
+        if not new:
+            return self._next
+        if (gap := new[0][0] - self._next) > _LARGEST_GAP:
+            raise WireError(f"outcomes: number {new[0][0]} where {self._next} is next")
+        self._file.write(_GAP * gap + b"".join(msgspec.json.encode(outcome) + b"\n" for _, outcome in new))
+        self._file.flush()
+        self._next = new[-1][0] + 1
+        return self._next
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_outcomes(run: Path) -> Iterator[Outcome]:
+    """Yield the outcomes in the folder of a run, in their order; of an unfinished line nothing."""
+    path = run / _FILE
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                with contextlib.suppress(ValueError):
+                    yield msgspec.json.decode(line, type=Outcome)
