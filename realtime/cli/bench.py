@@ -17,6 +17,7 @@ from .output import DONE, FAILED, Output, command, examples_text, short
 
 BENCHES = {
     "link": "Round trip, throughput and what a hook adds to a real acquisition.",
+    "safety": "Cut, hang, flood and mislead during real acquisitions; count what reaches the actuator that should not.",
     "faults": "Kill and hang the service during real acquisitions; count what is lost.",
     "decode": "Answer of a net to cells for every family of nets, beside the family's own decoder.",
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
