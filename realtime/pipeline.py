@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from ..acquire.errors import ConfigurationError, FrameError, Problem
 from ..acquire.frame import Frame
@@ -22,8 +21,6 @@ from ..models.detections import Detections
 from ..models.focus import focus_of
 from ..models.labels import Labels
 from ..models.segmenter import Remembering, Segmenter, needed_channels
-from ..trackers.history import History
-from ..trackers.tracker import Tracker
 from ..trackers.tracks import Tracks
 from .asking import Judged, ask, settle
 from .cell_table import cells_of, measured_of
@@ -32,20 +29,13 @@ from .experiment.channel_checks import check_segmenter
 from .experiment.document import dotted
 from .experiment.stream import StreamConfig
 from .experiment.tracker_checks import batch_refusal
-from .identities import Identities
+from .fields_of_view import FieldsOfView
 from .limiter import Limiter
 from .notices import Notices
 from .pixel_maps import PixelMaps
 from .reference import Reference
-from .rules.fields import FieldRules
-from .rules.rule import Moment, Rule
-from .shadows import Built, Shadows
-from .trust import TrustGate
-
-FieldKey: TypeAlias = tuple[int | str, int | str]
-
-# More fields of view than any plate scan revisits; beyond, the one that was not seen for longest is forgotten.
-MOST_FIELDS = 4096
+from .rules.rule import Moment
+from .shadows import Shadows
 
 
 class Step(NamedTuple):
@@ -60,19 +50,6 @@ class Step(NamedTuple):
     detections: Detections | None = None
     frame: Frame | None = None
     memory: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class _Field:
-    """One field of view: tracker, rules, its cells' numbers and past, what watches it, where the stage first stood."""
-
-    tracker: Tracker
-    rules: tuple[Rule, ...]
-    identities: Identities
-    history: History
-    shadows: Built
-    gate: TrustGate
-    origin_um: tuple[float, float] | None = None
 
 
 class Pipeline:
@@ -131,19 +108,17 @@ class Pipeline:
         self.maps = PixelMaps(stream)
         configured = self.maps.configured
         self._pixel_size_um = None if configured is None else configured.pixel_size_um
-        self._fields: dict[FieldKey, _Field] = {}
-        self._numbers = count(1)
         self._limiter = Limiter(stream.limits)
         self._reference = Reference(stream.trust)
-        self._rules = FieldRules(stream.rules)
         self._shadows = Shadows(stream.shadow, stream.limits)
+        self._fields = FieldsOfView(stream, self._shadows)
         self.judged: Judged | None = None
         self._channels: tuple[str, ...] | None = stream.channels or None
         self._latest_s = -math.inf
         self._notices = Notices()
         if refusal := batch_refusal(stream.tracker.use):
             raise ConfigurationError([Problem("", 0, "tracker", refusal)])
-        first = self._make_field()  # what cannot be built must fail now, not at the first frame
+        first = self._fields.make()  # what cannot be built must fail now, not at the first frame
         asked = (first.tracker, *first.rules, *(rule for rules in first.shadows.values() for rule in rules))
         self.needs_masks = any(getattr(each, "needs_masks", False) for each in asked)
         focus.warm_up()
@@ -225,7 +200,7 @@ class Pipeline:
     ) -> Reply:
         start = perf_counter()
         detections = replace(detections, channel=channel)
-        field, forgotten = self._field(frame)
+        field, forgotten = self._fields.of(frame)
         messages += forgotten + self._time_notice(frame) + self._column_notice(frame)
         try:
             tracks = field.identities.renumber(_checked(field.tracker.update(detections), detections))
@@ -326,24 +301,6 @@ class Pipeline:
                 raise FrameError(
                     f"the segmenter needs channel {each!r}, the frame has {_names(frame.channels)}{hint}"
                 )
-
-    def _field(self, frame: Frame) -> tuple[_Field, tuple[str, ...]]:
-        key = (frame.axes.get("position", 0), frame.axes.get("z", 0))
-        field = self._fields.pop(key, None) or self._make_field()
-        messages: tuple[str, ...] = ()
-        if len(self._fields) >= MOST_FIELDS:
-            oldest = next(iter(self._fields))
-            del self._fields[oldest]
-            messages = (f"more than {MOST_FIELDS} fields of view: the tracks of {oldest} are forgotten",)
-        self._fields[key] = field  # last: the most recently seen
-        if field.origin_um is None:
-            field.origin_um = frame.stage_um
-        return field, messages
-
-    def _make_field(self) -> _Field:
-        tracker, shadows = self._stream.tracker.build("trackers"), self._shadows.build()
-        gate = TrustGate(self._stream.trust)
-        return _Field(tracker, self._rules.build(), Identities(self._numbers), History(), shadows, gate)
 
     def _time_notice(self, frame: Frame) -> tuple[str, ...]:
         before, now = self._latest_s, frame.time_s

@@ -25,7 +25,8 @@ class Doses:
 
     def __init__(self) -> None:
         self._cells: defaultdict[int, float] = defaultdict(float)
-        self._squares: defaultdict[tuple[int, int], float] = defaultdict(float)
+        self._squares: defaultdict[tuple[float, int, int], float] = defaultdict(float)
+        self._sides: set[float] = set()  # of squares: all that were asked for go on being counted
         self._run_ms = 0.0
         self._triggers = 0
 
@@ -62,10 +63,11 @@ class Doses:
             case Stimulate() as light:
                 dose = light.power * light.duration_ms
                 self._run_ms += dose * _shots(light)
-                if decision.track and limits.dose_ms_per_cell is not None:
+                if decision.track:
                     self._cells[decision.track] += dose
                 if limits.dose_ms_per_area is not None:
-                    for square in _squares_of(light, limits.dose_area_um, seen):
+                    self._sides.add(limits.dose_area_um)
+                    for square in self._lit(light, limits, seen):
                         self._squares[square] += dose
             case _:
                 pass
@@ -76,11 +78,16 @@ class Doses:
             return ""
         if seen.affine is None or seen.stage_um is None:
             return "dose_ms_per_area needs a pixel size and the stage's position, and they are not known"
-        squares = _squares_of(light, limits.dose_area_um, seen)
+        squares = self._lit(light, limits, seen)
         if len(self._squares) + len(squares) > _MOST_SQUARES:
             return f"light has fallen on more than {_MOST_SQUARES} squares of dose_area_um; they are not told apart"
         given = max((self._squares.get(square, 0.0) for square in squares), default=0.0)
         return _beyond("dose_ms_per_area", given + dose, most)
+
+    def _lit(self, light: Stimulate, limits: Limits, seen: Seen) -> set[tuple[float, int, int]]:
+        """Return the squares that a light falls on, each with its side in um."""
+        sides = self._sides | {limits.dose_area_um}
+        return {(side, *square) for side in sides for square in _squares_of(light, side, seen)}
 
 
 def _squares_of(light: Stimulate, side: float, seen: Seen) -> set[tuple[int, int]]:

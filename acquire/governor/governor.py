@@ -76,8 +76,9 @@ class Governor:
         pulses = limits.triggers_per_s
         if isinstance(command, Trigger) and pulses is not None and self._triggers.full(pulses, self._now_s):
             return f"more than {pulses:g} pulses per second of frame time"
-        if isinstance(command, MoveStage | Revisit) and (busy_s := self._stage.busy_s(self._now_s)) > 0:
-            return f"stage_um_per_s {limits.stage_um_per_s:g}: the moves before take {busy_s:.2f} s more"
+        speed, busy_s = limits.stage_um_per_s, self._stage.busy_s(self._now_s)
+        if isinstance(command, MoveStage | Revisit) and speed is not None and busy_s > 0:
+            return f"stage_um_per_s {speed:g}: the moves before take {busy_s:.2f} s more"
         return ""
 
 

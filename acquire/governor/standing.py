@@ -51,10 +51,9 @@ class Safety:
             hint = f" Did you mean {near!r}?" if near else ""
             raise ActuatorError(f"standing {standing!r}: allowed are {', '.join(get_args(Standing))}.{hint}")
         with self._lock:
-            before, self._standing, self._said = self._standing, standing, True
-            if before == standing:
-                return False
-            self.why = why
+            before, self._standing, self._said, self.why = self._standing, standing, True, why
+        if before == standing:
+            return False
         _LOG.warning("the microscope is %s (was %s): %s", standing, before, why)
         return True
 

@@ -10,6 +10,7 @@ import click
 
 from ...acquire.errors import MissingExtraError
 from .output import DONE, FAILED, Output, command, short
+from .streams import chosen_stream, interval_option
 
 
 @command(
@@ -34,13 +35,7 @@ from .output import DONE, FAILED, Output, command, short
     type=click.FloatRange(min=0, min_open=True),
     help="1 is the recorded pace. Default: as fast as possible.",
 )
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Seconds between frames, for recordings that do not say.",
-)
+@interval_option
 def replay(
     output: Output,
     path: Path,
@@ -62,7 +57,6 @@ def replay(
     from ..report.contents import write_report
     from ..report.replayed import drop_masks, figures_of, is_whole, report_of, settings_of
     from ..results import write_results
-    from .streams import chosen_stream
 
     stream = chosen_stream(config, stream_name)
     source = open_source(path, interval_s=interval)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import DONE, USAGE, Output, command, examples_text
+from .rules_why import need_drawing, why
+from .streams import interval_option
 
 if TYPE_CHECKING:
     from ...acquire.errors import Problem
@@ -17,14 +19,6 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 2000
 _MOST_MESSAGES = 20
-_interval = click.option(
-    "--interval",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Seconds between frames, for recordings that do not say.",
-)
-
 EXAMPLES = (
     "cytoloop rules check rules.toml",
     "cytoloop rules try rules.toml movie/01 --out tried",
@@ -90,7 +84,7 @@ def check(output: Output, file: Path, stream_name: str | None) -> int:
     type=click.FloatRange(min=0, min_open=True),
     help="Edge of a pixel in um, for recordings that do not say. Goes before what the file says.",
 )
-@_interval
+@interval_option
 def try_(
     output: Output,
     file: Path,
@@ -190,78 +184,13 @@ def diff(output: Output, run: Path) -> int:
     return DONE
 
 
-@command(
-    "why",
-    examples=(
-        "cytoloop rules why RUN --cell 7 --frame 40",
-        "cytoloop rules why RUN --cell 7 --frame 40 --rule follow --frames movie/01 --out why.png",
-    ),
-)
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--cell", type=click.IntRange(min=1), required=True, help="Identity of the cell.")
-@click.option("--frame", type=click.IntRange(min=0), required=True, help="Number of the frame.")
-@click.option("--rule", help="Only this rule.")
-@click.option(
-    "--frames", type=click.Path(path_type=Path, exists=True), help="The recording of the run, for a picture."
-)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="PNG to draw. Needs --frames.")
-@_interval
-def why(
-    output: Output,
-    run: Path,
-    cell: int,
-    frame: int,
-    rule: str | None,
-    frames: Path | None,
-    out: Path | None,
-    interval: float,
-) -> int:
-    """Say why a cell was or was not chosen in a frame.
-
-    RUN is the folder that the service made for a run (log/STREAM/DATE_RUN). Each clause of each rule is told with
-    its value, its threshold, and since when it holds; shadow rules are asked too.
-    """
-    from ..trial.why import crop_of_run
-    from ..trial.why import why as explain
-    from .rules_tables import only_rule, why_lines, why_values
-
-    if out is not None and frames is None:
-        raise click.UsageError("--out draws a picture, which needs --frames RECORDING")
-    with output.progress() as progress:
-        found = explain(run, cell, frame, progress)
-    explanations = only_rule(found.explanations, rule)
-    values = why_values(found, explanations) | {"run": run, "picture": None}
-    lines = why_lines(found, explanations)
-    if frames is not None:
-        crop = crop_of_run(run, found, frames, interval)
-        target = out or Path(f"why-cell-{cell}-frame-{frame}.png")
-        _drawing()
-        from ..report.firings import draw_one
-
-        draw_one(crop, lines[0], lines[1:], target)
-        values["picture"] = target
-        lines = [*lines, f"picture: {target}"]
-    output.result(values, lambda: "\n".join(lines))
-    return DONE
-
-
-def _drawing() -> None:
-    """Fail with advice where nothing can be drawn."""
-    from ...acquire.errors import MissingExtraError
-
-    try:
-        import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise MissingExtraError("matplotlib, which draws pictures,", "report") from error
-
-
 def _draw(
     output: Output, title: str, firings: Firings, keys: list[tuple[str, str]], frames: int, target: Path
 ) -> Path | None:
     from ...acquire.errors import MissingExtraError
 
     try:
-        _drawing()
+        need_drawing()
     except MissingExtraError as error:
         output.message(f"No figure: {error}")
         return None

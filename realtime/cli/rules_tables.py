@@ -160,12 +160,17 @@ def why_values(found: Why, explanations: Mapping[str, tuple[Explanation, ...]]) 
         "seen": found.seen,
         "seen_from": found.frames[0],
         "seen_to": found.frames[1],
-        "rules": [
-            {"file": file, **msgspec.to_builtins(each)}
-            for file, listed in explanations.items()
-            for each in listed
-        ],
+        "rules": rules_values(explanations),
     }
+
+
+def rules_values(explanations: Mapping[str, tuple[Explanation, ...]]) -> list[dict[str, Any]]:
+    """Return what each rule says, as scripts read it."""
+    return [
+        {"file": file, **msgspec.to_builtins(each)}
+        for file, listed in explanations.items()
+        for each in listed
+    ]
 
 
 def why_lines(found: Why, explanations: Mapping[str, tuple[Explanation, ...]]) -> list[str]:
@@ -176,13 +181,17 @@ def why_lines(found: Why, explanations: Mapping[str, tuple[Explanation, ...]]) -
     if not found.seen:
         first, last = found.frames
         lines.append(f"was not seen in this frame; it was seen in frames {first} to {last}")
+    return lines + rules_lines(explanations)
+
+
+def rules_lines(explanations: Mapping[str, tuple[Explanation, ...]]) -> list[str]:
+    """Return what each rule says, line by line."""
+    lines: list[str] = []
     for file, listed in explanations.items():
         for each in listed:
             lines.append(f"{each.rule} ({file}): {each.verdict}")
             lines += [f"  {_clause(clause)}" for clause in each.clauses]
-    if not any(explanations.values()):
-        lines.append("the run had no rules")
-    return lines
+    return lines or ["the run had no rules"]
 
 
 def _clause(clause: Clause) -> str:

@@ -12,6 +12,14 @@ from ...acquire.errors import nearest_name
 if TYPE_CHECKING:
     from ..experiment.stream import StreamConfig
 
+interval_option = click.option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Seconds between frames, for recordings that do not say.",
+)
+
 
 def chosen_stream(config: Path | None, name: str | None) -> StreamConfig:
     """Return one stream of a file, or the default one without a file.

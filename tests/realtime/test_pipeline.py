@@ -353,7 +353,7 @@ def test_a_segmenter_that_is_loaded_already_is_taken_over() -> None:
 def test_more_fields_of_view_than_can_be_kept_forget_the_one_not_seen_for_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "MOST_FIELDS", 3)
+    monkeypatch.setattr(fields_of_view, "MOST_FIELDS", 3)
     pipeline = Pipeline(stream())
     ages: list[float] = []
     messages: list[str] = []
