@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -55,11 +56,53 @@ def find_class(group: str, name: str) -> type[Any]:
 
 
 class OptionError(PluginError):
-    """One option that a class does not take, or not with this value; ``option`` is its name."""
+    """One option that a class does not take, or not with this value; ``option`` is its name, ``more`` other ones."""
 
-    def __init__(self, option: str, reason: str, did_you_mean: str = "") -> None:
-        self.option, self.reason, self.did_you_mean = option, reason, did_you_mean
+    def __init__(
+        self, option: str, reason: str, did_you_mean: str = "", more: tuple[OptionError, ...] = ()
+    ) -> None:
+        self.option, self.reason, self.did_you_mean, self.more = option, reason, did_you_mean, more
         super().__init__(f"{option}: {reason}" + (f" Did you mean {did_you_mean!r}?" if did_you_mean else ""))
+
+    def within(self, option: str) -> OptionError:
+        """Return the same of options inside another option."""
+        more = tuple(each.within(option) for each in self.more)
+        return OptionError(f"{option}.{self.option}", self.reason, self.did_you_mean, more)
+
+
+class Gathered:
+    """What is wrong with several options, so that all of it is told at once.
+
+    ::
+
+        wrong = Gathered()
+        with wrong.one():
+            ...  # may raise an OptionError, which is kept
+        wrong.tell()
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[OptionError] = []
+
+    @contextmanager
+    def one(self) -> Generator[None]:
+        """Keep the error of a block, and go on after it."""
+        try:
+            yield
+        except OptionError as error:
+            self._errors += (error, *error.more)
+
+    def tell(self) -> None:
+        """Raise what was kept.
+
+        Raises
+        ------
+        OptionError
+            The first one, with the others as ``more``.
+        """
+        if self._errors:
+            first, *more = self._errors
+            raise OptionError(first.option, first.reason, first.did_you_mean, tuple(more))
 
 
 def convert_option(name: str, value: Any, expected: Any) -> Any:
@@ -104,14 +147,18 @@ def build(cls: type[Any], options: Mapping[str, Any]) -> Any:
     }
     hints = get_type_hints(cls.__init__)
     values: dict[str, Any] = {}
+    wrong = Gathered()
     for name, value in options.items():
-        if name not in parameters:
-            allowed = f"allowed: {', '.join(parameters) or 'none'}."
-            raise OptionError(name, f"unknown option; {allowed}", nearest_name(name, parameters))
-        values[parameters[name].name] = convert_option(name, value, hints.get(parameters[name].name, Any))
+        with wrong.one():
+            if name not in parameters:
+                allowed = f"allowed: {', '.join(parameters) or 'none'}."
+                raise OptionError(name, f"unknown option; {allowed}", nearest_name(name, parameters))
+            values[parameters[name].name] = convert_option(name, value, hints.get(parameters[name].name, Any))
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in options:
-            raise OptionError(name, "this option is needed.")
+        with wrong.one():
+            if parameter.default is parameter.empty and name not in options:
+                raise OptionError(name, "this option is needed.")
+    wrong.tell()
     try:
         return cls(**values)
     except ValueError as error:

@@ -116,7 +116,7 @@ def _build_part(name: str, table: Mapping[str, Any]) -> Segmenter:
     try:
         part = build(find_class("segmenters", use), options)
     except OptionError as error:
-        raise OptionError(f"{name}.{error.option}", error.reason, error.did_you_mean) from error
+        raise error.within(name) from error
     if not isinstance(part, Segmenter):
         raise OptionError(f"{name}.use", f"{use!r} is no segmenter: it lacks segment(frame) and channel.")
     return part
@@ -132,7 +132,7 @@ def _read_ring(cells: Mapping[str, Any]) -> dict[str, float]:
     try:
         values = {key: float(convert_option(key, value, _RINGS[key])) for key, value in given.items()}
     except OptionError as error:
-        raise OptionError(f"cells.{error.option}", error.reason) from error
+        raise error.within("cells") from error
     for key, value in values.items():
         if not value > 0 or (key == "ring_px" and not 1 <= value <= _WIDEST_PX):
             raise OptionError(f"cells.{key}", f"{value:g}: a ring is 1 to {_WIDEST_PX:g} px wide.")

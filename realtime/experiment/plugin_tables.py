@@ -52,7 +52,8 @@ def read_plugin(document: Document, path: KeyPath, value: Any, kind: Kind) -> tu
         refusal = batch_refusal(use) if kind is TRACKER else ""
         plugin = None if refusal else choice.build(kind.group)
     except OptionError as error:
-        document.report((*path, *error.option.split(".")), error.reason, error.did_you_mean)
+        for each in (error, *error.more):
+            document.report((*path, *each.option.split(".")), each.reason, each.did_you_mean)
     except (Exception, SystemExit) as error:  # anything may happen while someone's module is imported
         reason = f"{use!r} cannot be used: {type(error).__name__}: {error}"
         document.report((*path, "use"), str(error) if isinstance(error, CytoloopError) else reason)

@@ -17,7 +17,7 @@ from cytoloop.acquire.governor.limits import Limits
 from cytoloop.acquire.reply import Division, Reply, encode_array
 from cytoloop.models.detections import Detections
 from cytoloop.models.labels import Labels
-from cytoloop.realtime import pipeline as pipeline_module
+from cytoloop.realtime import fields_of_view
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
 from cytoloop.realtime.pipeline import Pipeline
 from cytoloop.realtime.rules.rule import Moment, Verdict

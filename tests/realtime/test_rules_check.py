@@ -432,3 +432,24 @@ def test_a_rule_that_checks_itself_is_told_what_the_file_knows(
     assert code == 2
     (error,) = found["errors"]  # type: ignore[misc]
     assert (error["line"], error["key"], error["did_you_mean"]) == (4, "rules[0].channel", "GFP")
+
+
+def test_all_that_is_wrong_in_one_rule_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        '[[rules]]\nuse = "when"\ncondition = "aera > 3 um^2"\nrank = "meen"\nfor = "5 framse"\n'
+        'quota = { per_cel = 1, per_run = 0 }\naction = { do = "stimulate", duration = 5, powr = 1 }\n'
+    )
+    with pytest.raises(ConfigurationError) as found:
+        load_rules(path)
+    keys = {problem.key.removeprefix("rules[0]."): problem.line for problem in found.value.problems}
+    assert keys == {
+        "condition": 3,
+        "rank": 4,
+        "for": 5,
+        "quota.per_cel": 6,
+        "quota.per_run": 6,
+        "action.duration": 7,
+        "action.powr": 7,
+    }
+    assert {"area", "mean", "per_cell", "power"} <= {each.did_you_mean for each in found.value.problems}
