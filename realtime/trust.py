@@ -34,6 +34,8 @@ ENOUGH_CELLS = 8
 """Fewer cells that are followed say little of a drift or of how well cells are followed."""
 MANY_CELLS = 20
 """With fewer cells a net's novelty is that of the empty part of the image; then only its rise counts."""
+STEADY_SHARE = 0.9
+"""Where fewer frames than that had cells, their coming and going changes the figure of focus: it is not compared."""
 NOVELTY_RISE = 2.0
 """Times the running median of its own past."""
 _STILL_UM = 0.1
@@ -143,6 +145,8 @@ class TrustGate:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._focus, self._novelty, self._links = _Past(), _Past(), _Past()
+        self._peopled: deque[bool] = deque(maxlen=PAST_FRAMES)
+        self._blank = 0  # frames without cells since the figure of focus fell
         self._flow = _Past(), _Past()
         self._stage_um: tuple[float, float] | None = None
         self._last_s = 0.0
@@ -202,7 +206,15 @@ class TrustGate:
         if found.focus is None or (not len(found) and self._focus.elsewhere(found.stage_um)):
             return None, ""  # the stage has left the cells: there is nothing to be sharp
         share, at_um = self._trust.focus, found.stage_um
-        return self._fell("the figure of focus", found.focus, self._focus, share, at_um)
+        steady = not self._peopled or sum(self._peopled) >= STEADY_SHARE * len(self._peopled)
+        bad, figures = self._fell("the figure of focus", found.focus, self._focus, share, at_um)
+        if bad:
+            self._blank += not len(found)
+        else:  # focus that is there without anybody's doing was never lost: those frames were only empty
+            self._peopled.extend((False,) * min(self._blank, PAST_FRAMES))
+            self._peopled.append(len(found) > 0)
+            self._blank = 0
+        return (bad, figures) if steady else (None, "")
 
     def _fell(
         self, what: str, value: float, past: _Past, share: float, at_um: tuple[float, float] | None = None

@@ -149,6 +149,14 @@ def test_a_camera_that_is_saturated_throughout_has_lost_its_focus():
     assert "the figure of focus is 0," in reason
 
 
+def test_cells_that_come_and_go_are_no_loss_of_focus():
+    def dark(frame: Frame) -> Frame:
+        here = frame.sequence % 30 < 12  # nothing is in view for longer than focus_frames
+        return frame if here else replace(frame, pixels=np.full_like(frame.pixels, 100))
+
+    assert disarmed(replies(map(dark, simulated(frames=150)))[40:]) == []
+
+
 def test_lost_frames_do_not_disarm():
     kept = [
         frame for frame in simulated(frames=60) if frame.sequence % 7 != 3 and not 25 <= frame.sequence < 30
