@@ -96,6 +96,9 @@ def _numbers_refusal(decision: Decision) -> str:
             return f"{name} is not finite"
     if decision.expires_s < decision.time_s:
         return f"it expires at {decision.expires_s:g} s, before its frame at {decision.time_s:g} s"
+    command = decision.command
+    if isinstance(command, Trigger) and command.at_s > decision.expires_s:
+        return f"its pulse is due at {command.at_s:g} s, after it expires at {decision.expires_s:g} s"
     return ""
 
 

@@ -117,6 +117,7 @@ REFUSED = {
     "property": (SetProperty("LED", "State", "1"), Limits(properties=("LED.Power",)), "allowed: LED.Power"),
     "wide trigger": (Trigger("gate", 1.0, 101.0), Limits(), "width_ms 101"),
     "past trigger": (Trigger("gate", 0.5), Limits(), "before the frame's time"),
+    "trigger beyond its expiry": (Trigger("gate", 2.5), Limits(), "after it expires at 2 s"),
     "negative skip": (Skip(-1), Limits(), "events -1"),
     "long pause": (Pause(61.0), Limits(), "pause 61 s: allowed 0 to 60 s"),
 }
@@ -356,7 +357,7 @@ def test_a_square_of_the_sample_gets_its_dose_wherever_the_stage_stands() -> Non
 
 def test_pulses_of_outputs_end_at_their_number() -> None:
     limiter = Limiter(Limits(triggers_max=2))
-    pulses = [decide(Trigger("gate", at_s=1e6)) for _ in range(3)]
+    pulses = [decide(Trigger("gate", at_s=1.5)) for _ in range(3)]
     assert refusals(limiter, moment(), *pulses) == ["", "", "triggers_max 2 is reached"]
 
 
