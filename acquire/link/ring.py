@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import sys
-from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
-from unittest.mock import patch
 
 import numpy as np
 
 from ..errors import WireError
 from ..frame import Pixels
+from ..memory import attach_memory
 from .messages import Offer
 
 _TOKEN_BYTES = 16
@@ -87,7 +85,7 @@ class RingReader:
 
     def __init__(self, offer: Offer) -> None:
         try:
-            self._memory = _attach(offer.name)
+            self._memory = attach_memory(offer.name)
         except (OSError, ValueError) as error:
             raise WireError(f"ring {offer.name!r} cannot be seen from here: {error}") from None
         self._slots, self._slot_bytes = offer.slots, offer.slot_bytes
@@ -114,18 +112,6 @@ class RingReader:
     def close(self) -> None:
         """Let go of the memory; the owner gives it back."""
         self._memory.close()
-
-
-def _attach(name: str) -> SharedMemory:
-    if sys.version_info >= (3, 13):
-        return SharedMemory(name=name, track=False)
-    # Before 3.13 a reader's resource tracker would unlink the owner's memory when the reader exits.
-    with patch.object(resource_tracker, "register", _forget):
-        return SharedMemory(name=name)
-
-
-def _forget(name: str, kind: str) -> None:
-    """Stand in for the resource tracker's register."""
 
 
 def _bytes_of(memory: SharedMemory) -> memoryview:

@@ -15,6 +15,8 @@ from .messages import FromService, Noted, Order, Outcomes, Stands, Terms, Welcom
 _LOG = logging.getLogger("cytoloop.link")
 _MOST_KEPT = 100_000
 _MOST_AT_ONCE = 1000
+_AGAIN_S = 2.0
+"""After so long without a word outcomes are told again: the service's disk may have been full."""
 
 
 class Safeguard:
@@ -42,7 +44,7 @@ class Safeguard:
         self._told: Stands | None = None
         self._waiting: deque[Outcome] = deque()
         self._first = 0  # number of the first that waits
-        self._under_way = False
+        self._under_way_s = -math.inf  # since when some of them are
 
     @property
     def pending(self) -> int:
@@ -74,7 +76,7 @@ class Safeguard:
     def begin_again(self) -> None:
         """Say everything again that may have been lost with the last connection."""
         with self._lock:
-            self._told, self._under_way = None, False
+            self._told, self._under_way_s = None, -math.inf
 
     def take(self, message: FromService) -> None:
         """Act on a message of a service that has welcomed us; every one is a sign of life."""
@@ -103,15 +105,15 @@ class Safeguard:
             if stands != self._told:
                 self._told = stands
                 messages.append(stands)
-            if self._waiting and not self._under_way:
-                self._under_way = True
+            if self._waiting and (now := time.monotonic()) - self._under_way_s > _AGAIN_S:
+                self._under_way_s = now
                 count = min(len(self._waiting), _MOST_AT_ONCE)
                 messages.append(Outcomes(self._first, tuple(self._waiting[index] for index in range(count))))
         return messages
 
     def _forget(self, number: int) -> None:
         with self._lock:
-            self._under_way = False
+            self._under_way_s = -math.inf
             while self._waiting and self._first < number:
                 self._waiting.popleft()
                 self._first += 1

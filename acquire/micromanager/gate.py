@@ -75,9 +75,11 @@ class Gate:
             self._of_service = self._of_service or Governor(terms.limits)
             self._of_service.limits = terms.limits  # a service that was started again may have others
         governors = [*self._governors, *([self._of_service] if self._of_service else [])]
+        if isinstance(decision.command, Stop):
+            return ""
         seen = self._outgoing.seen(decision.sequence)
         if seen is None:
-            return "" if isinstance(decision.command, Stop) else _unknown(decision)
+            return _unknown(decision)
         if decision.time_s != seen.time_s:
             return f"it is of {decision.time_s:g} s, frame {decision.sequence} of {seen.time_s:g} s"
         if terms is not None:

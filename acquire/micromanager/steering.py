@@ -279,8 +279,10 @@ class Steering:
         if early_s > _HOLD_S:
             self._later.append(decision)
             return False
-        if early_s > 0:
-            self._interrupted.wait(early_s)
+        if early_s > 0 and self._interrupted.wait(early_s):
+            raise ActuatorError("the loop is closed")
+        if reason := self._gate.closed():  # since it was judged
+            raise ActuatorError(reason)
         return True
 
     def _plan(self, decision: Decision) -> Step:

@@ -83,7 +83,7 @@ class Output:
             return
         from rich.console import Console
 
-        Console().print(show())
+        Console().print(show(), markup=False)  # brackets in what people wrote are no markup
 
     def error(self, error: CytoloopError) -> None:
         """Tell what was wrong: problem by problem for a configuration, never as a traceback."""

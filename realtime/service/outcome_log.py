@@ -27,14 +27,15 @@ class OutcomeLog:
     """
 
     def __init__(self, run: Path) -> None:
-        path = run / _FILE
-        self._file = path.open("r+b" if path.is_file() else "w+b")
-        self._next = whole = 0
-        for line in self._file:
-            if line.endswith(b"\n"):
-                self._next, whole = self._next + 1, whole + len(line)
-        self._file.truncate(whole)
-        self._file.seek(whole)
+        self._path = path = run / _FILE
+        path.touch()
+        self._next = self._end = 0
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._next, self._end = self._next + 1, self._end + len(line)
+        self._file = path.open("r+b", buffering=0)
+        self._cut()
 
     @property
     def next(self) -> int:
@@ -60,14 +61,24 @@ class OutcomeLog:
             return self._next
         if (gap := new[0][0] - self._next) > _LARGEST_GAP:
             raise WireError(f"outcomes: number {new[0][0]} where {self._next} is next")
-        self._file.write(_GAP * gap + b"".join(msgspec.json.encode(outcome) + b"\n" for _, outcome in new))
-        self._file.flush()
-        self._next = new[-1][0] + 1
+        lines = _GAP * gap + b"".join(msgspec.json.encode(outcome) + b"\n" for _, outcome in new)
+        try:
+            if self._file.write(lines) != len(lines):
+                raise OSError(f"{self._path}: the disk is full")
+        except OSError:
+            self._cut()
+            raise
+        self._next, self._end = new[-1][0] + 1, self._end + len(lines)
         return self._next
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _cut(self) -> None:
+        """Let the file end with what is written whole."""
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
 
 
 def read_outcomes(run: Path) -> Iterator[Outcome]:

@@ -127,17 +127,15 @@ class Run:
         """Answer a question about the last frame that was judged; None if it is about one before."""
         judged = self._pipeline.judged
         latest = -1 if judged is None else judged.moment.frame.sequence
-        if judged is None or question.sequence > latest:
-            return Because(
-                question.track, latest, refused=f"the last frame that was judged is frame {latest}"
-            )
-        if question.sequence not in (-1, latest):
+        if judged is None or question.sequence >= self.next_sequence:
+            last = f"the last frame that was judged is frame {latest}"
+            return Because(question.track, latest, refused=last if judged else "no frame has been judged yet")
+        header, step = self._last or (None, None)
+        if header is None or step is None or step.frame is None or step.frame.sequence != latest:
+            return because(judged, question.track) if question.sequence in (-1, latest) else None
+        if question.sequence not in (-1, latest, header.sequence):  # that of the image that completed it
             return None
-        answer = because(judged, question.track)
-        if self._last is None or self._last[1].frame is None or self._last[1].reply.sequence != latest:
-            return answer
-        header, step = self._last
-        return with_image(answer, judged, header, step)
+        return with_image(because(judged, question.track), judged, header, step)
 
     def forget_image(self) -> None:
         """Let go of the last image: the memory that it lies in is given back."""
