@@ -24,8 +24,10 @@ from ..acquire.reply import Decision
 from ..trackers.export import CtcWriter
 from ..trackers.lineage import Lineage
 from .amended import Field, amended, field_of, read_lineages
+from .outcomes import OutcomeCounter, OutcomeFigures, count_outcomes
 from .progress import Progress, silent
 from .service.journal import Entry, read_journal
+from .service.outcome_log import read_outcomes
 
 MOST_KEPT_DECISIONS = 2000
 KEPT_RECENT = 40
@@ -50,6 +52,8 @@ class Results:
         Decisions that the limits let pass, and those they refused.
     shadow
         Decisions of each file of shadow rules, the refused ones too.
+    outcomes
+        What came of those that passed at the microscope; None if no microscope told of any, as in a replay.
     first_decisions
         The first of both, for a report.
     cells, divided, times_s
@@ -72,6 +76,7 @@ class Results:
     ignored: int = 0
     decisions: int = 0
     refused: int = 0
+    outcomes: OutcomeFigures | None = None
     shadow: dict[str, int] = field(default_factory=dict[str, int])
     first_decisions: list[Decision] = field(default_factory=list[Decision])
     cells: list[int] = field(default_factory=list[int])
@@ -85,8 +90,9 @@ class Results:
 def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = silent) -> Results:
     """Write ``ctc/NN_RES``, ``tracks.csv`` and ``decisions.jsonl`` of a run into a folder.
 
-    If shadow rules ran beside, what they would have decided is in ``shadow.jsonl``: each line a decision, with the
-    name of its file as ``file``.
+    If a microscope told what came of its decisions, that is in ``outcomes.jsonl``, a line each. If shadow rules ran
+    beside, what they would have decided is in ``shadow.jsonl``: each line a decision, with the name of its file as
+    ``file``.
 
     Parameters
     ----------
@@ -112,7 +118,24 @@ def write_results(run: Path, out: Path, digits: int = 3, progress: Progress = si
         for count, entry in enumerate(entries, start=1):
             writer.add(entry)
             progress("writing results", count)
+    writer.results.outcomes = _write_outcomes(run, out / "outcomes.jsonl")
     return writer.results
+
+
+def _write_outcomes(run: Path, target: Path) -> OutcomeFigures | None:
+    """Write what came of the decisions of a run; None, and no file, if nobody told."""
+    if target.parent.samefile(run):  # there they are already
+        figures = count_outcomes(read_outcomes(run))
+        return figures if figures.told else None
+    target.unlink(missing_ok=True)
+    counter = OutcomeCounter()
+    with ExitStack() as stack:
+        file: BinaryIO | None = None
+        for outcome in read_outcomes(run):
+            file = file or stack.enter_context(target.open("wb"))
+            file.write(msgspec.json.encode(outcome) + b"\n")
+            counter.add(outcome)
+        return counter.figures if file else None
 
 
 class _Writer:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.kernels import frozen
+from .recent import Recent
 from .rings import Rings
 from .tracks import Tracks
 
@@ -68,12 +70,14 @@ class History:
     names
         What is kept.
     places
-        (n,) int64, the place of each cell of the last frame, below ``capacity``; a track keeps its place while it may
-        go on.
+        (n,) int64, read-only, the place of each cell of the last frame, below ``capacity``; a track keeps its place
+        while it may go on.
     begun
         Rows of the last frame whose tracks began with it: their places may have been those of others.
     handed
         (from, to) of places: what was said of the one track is that of the other.
+    recent
+        The last frames as tables, by place.
 
     Raises
     ------
@@ -85,12 +89,12 @@ class History:
         if depth < 1:
             raise ValueError(f"depth must be 1 or more, got {depth}")
         self.depth = depth
-        self.places = np.empty(0, np.int64)
+        self.places = frozen(np.empty(0, np.int64))
         self.begun = np.empty(0, np.int64)
         self.handed: tuple[tuple[int, int], ...] = ()
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
-        self._rings = Rings(depth)
+        self._rings, self.recent = Rings(depth), Recent()
         # Of each track: generation, first frame and its time, mother, sister, founder.
         self._descent = np.empty((0, 6))
         self._time_of: dict[int, float] = {}  # of the last frames, by their sequence
@@ -135,20 +139,21 @@ class History:
         self._grow(len(new) - len(self._free))
         for row in new:
             known[found[row]] = self._free.pop()
-        self.places = np.array([known[track] for track in found], np.int64)
+        self.places = frozen(np.array([known[track] for track in found], np.int64))
         self.begun = np.array(new, np.int64)
         self._begin(tracks, self.begun)
         self._hand_late_divisions(tracks)
         self._free += freed
         self._rings.write(self.places, measured, tracks.detections.time_s)
+        self.recent.write(self.places, measured, tracks.detections.time_s)
         descent = self._of(tracks)
         self._forget(tracks)
         return descent
 
-    def past(self, name: str, frames: int) -> NDArray[np.float32]:
+    def past(self, name: str, frames: int, rows: Ints | None = None) -> NDArray[np.float32]:
         """Return (n, frames) float32, the last observations of the cells of the last frame, the newest last.
 
-        NaN where a cell has not been seen so often.
+        NaN where a cell has not been seen so often. Of these rows of the frame only, where some are given.
 
         Raises
         ------
@@ -157,9 +162,9 @@ class History:
         ValueError
             If so many are not kept.
         """
-        return self._rings.past(name, self.places, frames)
+        return self._rings.past(name, self._places_of(rows), frames)
 
-    def past_s(self, frames: int) -> NDArray[np.float64]:
+    def past_s(self, frames: int, rows: Ints | None = None) -> NDArray[np.float64]:
         """Return (n, frames) float64, the times in s of the observations that :meth:`past` returns.
 
         Raises
@@ -167,12 +172,15 @@ class History:
         ValueError
             If so many are not kept.
         """
-        return self._rings.past_s(self.places, frames)
+        return self._rings.past_s(self._places_of(rows), frames)
 
     def interval_s(self) -> float:
         """Return the median time between the last frames in s; NaN where their times do not say."""
         times = np.fromiter(self._time_of.values(), np.float64)
         return float(np.median(np.diff(times))) if len(times) > 1 else math.nan
+
+    def _places_of(self, rows: Ints | None) -> Ints:
+        return self.places if rows is None else self.places[rows]
 
     def _grow(self, lacking: int) -> None:
         """Make room for more tracks: twice as much at a time, so that growing is rare."""
@@ -181,6 +189,7 @@ class History:
         size = self.capacity
         more = max(lacking, size, 16)
         self._rings.grow(size + more)
+        self.recent.grow(size + more)
         self._descent = np.concatenate([self._descent, np.zeros((more, 6))])
         self._free += range(size + more - 1, size - 1, -1)
 
@@ -193,6 +202,7 @@ class History:
         names, today = tracks.track[new].tolist(), tracks.detections.sequence
         born = [since[name] if since.get(name) in self._time_of else today for name in names]
         self._rings.written[rows] = 0
+        self.recent.begin(rows)
         mothers = [self._row_of.get(mother, -1) for mother in tracks.parent[new].tolist()]
         mother = np.array(mothers, np.int64)
         generation = np.where(
@@ -237,6 +247,7 @@ class History:
             if each.old != each.new:  # a revoked division: the mother goes on, with what was seen since
                 del self._row_of[each.old]
                 self._rings.append(self._row_of[each.new], row)
+                self.recent.append(self._row_of[each.new], row)
                 handed.append((row, self._row_of[each.new]))
                 freed.append(row)
             elif not each.parent:

@@ -13,9 +13,6 @@ from ..models.kernels import frozen
 
 Ints = NDArray[np.int64]
 
-_NEAR = 16
-"""So many are kept a second time: a table that fits into the processor's cache, from which most windows are read."""
-
 
 class Rings:
     """The last ``depth`` observations of each track; the places are given by who calls.
@@ -33,9 +30,8 @@ class Rings:
     def __init__(self, depth: int) -> None:
         self.depth, self.names = depth, tuple[str, ...]()
         self.written = np.empty(0, np.int64)
-        depths = (depth,) if depth <= _NEAR else (depth, _NEAR)
-        self._values = [np.empty((0, 0, each), np.float32) for each in depths]
-        self._times = [np.empty((0, each)) for each in depths]
+        self._values = np.empty((0, 0, depth), np.float32)
+        self._times = np.empty((0, depth))
         for ring in (np.zeros((1, 1), np.float32), np.zeros((1, 1))):  # compiled before the first frame
             _latest(frozen(ring), frozen(np.zeros(1, np.int64)), frozen(np.zeros(1, np.int64)), 1)
 
@@ -43,39 +39,29 @@ class Rings:
         """Make room for more tracks."""
         more = capacity - len(self.written)
         self.written = np.concatenate([self.written, np.zeros(more, np.int64)])
-        self._values = [
-            np.concatenate([each, np.empty((len(self.names), more, each.shape[2]), np.float32)], axis=1)
-            for each in self._values
-        ]
-        self._times = [np.concatenate([each, np.empty((more, each.shape[1]))]) for each in self._times]
+        empty = np.empty((len(self.names), more, self.depth), np.float32)
+        self._values = np.concatenate([self._values, empty], axis=1)
+        self._times = np.concatenate([self._times, np.empty((more, self.depth))])
 
     def write(self, places: Ints, measured: Mapping[str, NDArray[np.generic]], time_s: float) -> None:
         """Add one observation at each of these places; what is missing is NaN, what is new is left out."""
         if not self.names:
             self.names = tuple(measured)
-            capacity = len(self.written)
-            self._values = [
-                np.empty((len(self.names), capacity, each.shape[2]), np.float32) for each in self._values
-            ]
-        for values, times in zip(self._values, self._times, strict=True):
-            at = self.written[places] % times.shape[1]
-            for number, name in enumerate(self.names):
-                found: Any = measured.get(name, np.float32(np.nan))
-                values[number, places, at] = np.asarray(found, np.float32)
-            times[places, at] = time_s
+            self._values = np.empty((len(self.names), len(self.written), self.depth), np.float32)
+        at = self.written[places] % self.depth
+        for values, name in zip(self._values, self.names, strict=True):
+            found: Any = measured.get(name, np.float32(np.nan))
+            values[places, at] = np.asarray(found, np.float32)
+        self._times[places, at] = time_s
         self.written[places] += 1
 
     def append(self, into: int, place: int) -> None:
         """Write the observations of one place behind those of another."""
         count = int(self.written[place])
         for number in range(max(0, count - self.depth), count):
-            for values, times in zip(self._values, self._times, strict=True):
-                depth = times.shape[1]
-                if count - number > depth:
-                    continue
-                at = self.written[into] % depth
-                values[:, into, at] = values[:, place, number % depth]
-                times[into, at] = times[place, number % depth]
+            at = self.written[into] % self.depth
+            self._values[:, into, at] = self._values[:, place, number % self.depth]
+            self._times[into, at] = self._times[place, number % self.depth]
             self.written[into] += 1
 
     def past(self, name: str, places: Ints, frames: int) -> NDArray[np.float32]:
@@ -90,7 +76,8 @@ class Rings:
         """
         if name not in self.names:
             raise KeyError(f"nothing is called {name!r}; there are {', '.join(self.names)}")
-        ring = self._values[self._ring_of(frames)][self.names.index(name)]
+        self._check(frames)
+        ring = self._values[self.names.index(name)]
         return _latest(frozen(ring), frozen(self.written), frozen(places), frames)
 
     def past_s(self, places: Ints, frames: int) -> NDArray[np.float64]:
@@ -101,13 +88,12 @@ class Rings:
         ValueError
             If so many are not kept.
         """
-        ring = self._times[self._ring_of(frames)]
-        return _latest(frozen(ring), frozen(self.written), frozen(places), frames)
+        self._check(frames)
+        return _latest(frozen(self._times), frozen(self.written), frozen(places), frames)
 
-    def _ring_of(self, frames: int) -> int:
+    def _check(self, frames: int) -> None:
         if not 1 <= frames <= self.depth:
             raise ValueError(f"frames must be 1 to {self.depth}, got {frames}")
-        return -1 if frames <= _NEAR else 0
 
 
 @njit(cache=True, nogil=True)

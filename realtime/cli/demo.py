@@ -38,11 +38,16 @@ def _summary(values: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("act", "frames expected", "acquired", "decided", "p50 ms", "p99 ms")
+    table = Table(
+        "act", "frames expected", "acquired", "decided", "p50 ms", "p99 ms", "carried out", "too late"
+    )
     for act in values["acts"]:
         latency = act["latency_ms"]
         counts = (act["frames_expected"], act["frames_acquired"], act["frames_decided"])
-        table.add_row(act["name"], *map(str, counts), f"{latency['p50']:.1f}", f"{latency['p99']:.1f}")
+        times = (f"{latency['p50']:.1f}", f"{latency['p99']:.1f}")
+        outcomes = act["outcomes"] or {"on_time": "-", "late": "-"}
+        fates = (outcomes["on_time"], outcomes["late"])
+        table.add_row(act["name"], *map(str, counts), *times, *map(str, fates))
     promises = Table("promise", "found", "kept", box=None)
     for act in values["acts"]:
         for promise in act["promises"]:

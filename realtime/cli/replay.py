@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...acquire.errors import MissingExtraError
 from .output import DONE, FAILED, Output, command, short
 from .streams import chosen_stream, interval_option
+
+if TYPE_CHECKING:
+    from ..progress import Progress
+    from ..results import Results
+    from ..trial.examples import Example
 
 
 @command(
@@ -49,8 +54,8 @@ def replay(
 
     Every frame goes through the link, the service and its log. PATH is a folder of t000.tif, t001.tif, ...
     (Cell Tracking Challenge), a TIFF stack or folder, an OME-TIFF, an OME-Zarr or an NDTiff. Leaves in the
-    results' folder: ctc/ (masks and res_track.txt), tracks.csv, decisions.jsonl, summary.json, report.html and
-    the service's log.
+    results' folder: ctc/ (masks and res_track.txt), tracks.csv, decisions.jsonl, summary.json, the service's log,
+    and report.html, which also says, for some cells of each rule, why they were or were not chosen.
     """
     from ...acquire.sources import open_source
     from ..replay import replay as run
@@ -64,13 +69,14 @@ def replay(
         with output.progress() as progress:
             replayed = run(source, stream, out / "log", progress, speed=speed)
             results = write_results(replayed.folder, out, progress=progress)
+            examples = _examples(output, replayed.folder, results, path, interval, progress)
     finally:
         source.close()
     for message in replayed.messages:
         output.message(message)
     values = figures_of(replayed, results) | {"out": out, "settings": settings_of(stream)}
     try:
-        values["report"] = write_report(report_of(replayed, results, stream), out)
+        values["report"] = write_report(report_of(replayed, results, stream, examples=examples), out)
     except MissingExtraError as error:
         output.message(f"No pictures: {error}")
     drop_masks(replayed.folder)
@@ -79,11 +85,33 @@ def replay(
     return DONE if is_whole(replayed, results) else FAILED
 
 
+def _examples(
+    output: Output, run: Path, results: Results, recording: Path, interval: float, progress: Progress
+) -> dict[str, list[Example]]:
+    """Return cells that the rules chose and did not choose, for the report; none where nothing can be drawn."""
+    from ...acquire.errors import CytoloopError, MissingExtraError
+    from ..trial.examples import examples_of
+    from ..trial.images import images_in
+    from .rules_why import need_drawing
+
+    try:
+        need_drawing()
+        return examples_of(
+            run, results.first_decisions, lambda wanted: images_in(recording, wanted, interval), progress
+        )
+    except MissingExtraError:  # told when the report is written
+        return {}
+    except CytoloopError as error:
+        output.message(f"The report does not say why cells were chosen: {error}")
+        return {}
+
+
 def _table(values: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table("figure", "value", title="Replay", title_justify="left")
     for key, value in values.items():
         if key != "settings":
-            table.add_row(key.replace("_", " "), short(value))
+            nobody = key == "outcomes" and value is None
+            table.add_row(key.replace("_", " "), "no microscope took part" if nobody else short(value))
     return table

@@ -177,5 +177,6 @@ def _act(act: Act) -> dict[str, Any]:
         "frames_decided": take.decided,
         "latency_ms": percentiles(take.latency_ms),
         "f1": round(take.f1, 4),
+        "outcomes": take.results.outcomes and take.results.outcomes.values(),
         "promises": [{"text": p.text, "found": p.found, "kept": p.kept} for p in act.promises],
     }

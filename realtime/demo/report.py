@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...acquire.errors import MissingExtraError
+from numpy.typing import NDArray
+
+from ...acquire.errors import CytoloopError, MissingExtraError
 from ..report.contents import RunReport
 from ..report.page import page
+from ..report.replayed import decided_of
+from ..trial.examples import MOST_EXAMPLES, Example, examples_of
+from ..trial.images import Wanted
+from .record import Take
 
 if TYPE_CHECKING:
     from .play import Played
@@ -50,11 +57,7 @@ def _report(played: Played, seed: int, seconds: float) -> RunReport:
     scores["light on daughters"] = stimulated.on_true_division / max(stimulated.fired, 1)
     scores["identities kept"] = same
     frames = sum(take.expected for take in takes)
-    figures = {
-        promise.text: f"{promise.found}" if promise.kept else f"NOT KEPT: {promise.found}"
-        for act in played.acts
-        for promise in act.promises[1:]
-    }
+    figures = _promises(played)
     whole = sum(take.acquired for take in takes)
     return RunReport(
         title="cytoloop demo: cells steer a real acquisition",
@@ -66,4 +69,41 @@ def _report(played: Played, seed: int, seconds: float) -> RunReport:
         figures={"frames acquired": f"{whole} of {frames}"} | figures,
         scores=scores,
         decisions=[decision for take in takes for decision in take.results.first_decisions],
+        decided={take.name: decided_of(take.results) for take in takes},
+        examples=_examples(played),
     )
+
+
+def _promises(played: Played) -> dict[str, str]:
+    """Return what came of each promise but the first; one that several acts make has the act's name before it."""
+    listed = [(act.take.name, promise) for act in played.acts for promise in act.promises[1:]]
+    often = Counter(promise.text for _, promise in listed)
+    return {
+        f"{name}: {promise.text}" if often[promise.text] > 1 else promise.text: (
+            promise.found if promise.kept else f"NOT KEPT: {promise.found}"
+        )
+        for name, promise in listed
+    }
+
+
+def _examples(played: Played) -> dict[str, Sequence[Example]]:
+    """Return cells that were and were not chosen in the first two acts; the third has the rule of the first."""
+    found: dict[str, Sequence[Example]] = {}
+    for take in (played.followed.take, played.stimulated.take):
+        try:
+            rules = examples_of(
+                take.run, take.results.first_decisions, _images_of(take), most=MOST_EXAMPLES // 2
+            )
+        except CytoloopError:  # the report is more than its examples
+            continue
+        found |= {f"{take.title}: {rule}": examples for rule, examples in rules.items()}
+    return found
+
+
+def _images_of(take: Take) -> Callable[[Sequence[Wanted]], Iterator[tuple[int, NDArray[Any]]]]:
+    def images(wanted: Sequence[Wanted]) -> Iterator[tuple[int, NDArray[Any]]]:
+        for number in (each.frame.sequence for each in wanted):
+            if number < len(take.matches):  # those that are on disk
+                yield number, take.image(number)
+
+    return images

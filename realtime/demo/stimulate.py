@@ -13,7 +13,7 @@ from ...acquire.simulated import presets
 from ...acquire.simulated.actuator import SimulatedActuator
 from ...acquire.simulated.microscope import SimulatedMicroscope, Stimulation
 from ..experiment.stream import PluginChoice, StreamConfig
-from .promise import Promise, cells_found, every_frame
+from .promise import Promise, cells_found, every_frame, late_ones_counted
 from .record import Take, record
 from .stage import Cast, Scene, Show
 
@@ -111,6 +111,7 @@ def play(core: Any, work: Path, out: Path, show: Show, *, seed: int, frames: int
     act.promises.extend(
         [
             every_frame(take),
+            late_ones_counted(take, carried_out=len(pulses)),
             cells_found(take),
             Promise(
                 f"{TRUE_AT_LEAST:.0%} of light on cells born in the last {WITHIN_FRAMES} frames",

@@ -19,7 +19,7 @@ from ..faults import CAN_HANG, Recovery, break_engine, quiet
 from ..pipeline import Pipeline
 from ..service.journal import read_journal
 from .follow import beside, distance_um, follow_stream, positions
-from .promise import Promise, cells_found, every_frame
+from .promise import Promise, cells_found, every_frame, late_ones_counted
 from .record import Take, record
 from .stage import Cast, Scene, Show
 
@@ -168,6 +168,7 @@ def _survived(
     show.tell(f"  {same} of {both} cells kept their identity across the faults; every frame is there.")
     promises = [
         every_frame(take),
+        late_ones_counted(take),
         cells_found(take),
         Promise(
             "engine killed and hung on purpose, each time replaced",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 from ...acquire.errors import MissingExtraError
 from ...acquire.frame import Pixels
 from ...acquire.reply import Cells, Decision
+
+if TYPE_CHECKING:
+    from ..outcomes import OutcomeFigures
+    from ..trial.examples import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,23 @@ class Curve:
     is_path: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """How many decisions there were, and what came of them.
+
+    Attributes
+    ----------
+    passed, refused
+        Those that the limits let pass in the service, and those that they refused there.
+    outcomes
+        What came of those that passed at the microscope; None if no microscope told.
+    """
+
+    passed: int
+    refused: int
+    outcomes: OutcomeFigures | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunReport:
     """All that a report shows.
@@ -121,6 +143,10 @@ class RunReport:
         Scores against ground truth, 0 to 1; empty without one.
     decisions
         Those to list with their reasons; the page shows the first 500.
+    decided
+        How many there were and what came of them, by name (the acts of a demo).
+    examples
+        Cells that were and were not chosen, clause by clause, under a heading for each rule.
     """
 
     title: str
@@ -131,6 +157,8 @@ class RunReport:
     figures: Mapping[str, str] = field(default_factory=dict[str, str])
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     decisions: Sequence[Decision] = ()
+    decided: Mapping[str, Decided] = field(default_factory=dict[str, Decided])
+    examples: Mapping[str, Sequence[Example]] = field(default_factory=dict[str, "Sequence[Example]"])
 
 
 def percentiles(values: NDArray[np.float64]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .figure import BACKGROUND, FAINT, GRID, INK, SERIES, outlines, prepare
 _COLUMNS = 6
 _MEANT = "#FFEE55"
 _WIDTH_IN, _CROP_IN, _ROW_IN = 13.0, 2.35, 0.42
+_SMALL_IN = 2.0
 
 
 def draw_firings(
@@ -74,6 +76,18 @@ def draw_one(crop: Crop, title: str, lines: Sequence[str], target: Path) -> None
         y = 1 - (0.85 + 0.27 * place) / height
         figure.text(0.35, y, line, color=INK if line[:1] != " " else FAINT, fontsize=9.5, va="center")
     figure.savefig(target)
+
+
+def crop_png(crop: Crop) -> bytes:
+    """Return a small PNG file of the image around a cell, without words."""
+    height, width = crop.image.shape
+    scale = _SMALL_IN / max(height, width)
+    figure = Figure(figsize=(width * scale, height * scale), dpi=100, facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    draw_crop(figure.add_axes((0, 0, 1, 1)), crop)
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def draw_crop(axes: Any, crop: Crop) -> None:

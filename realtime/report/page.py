@@ -14,6 +14,9 @@ import msgspec
 from ...acquire.commands import Command
 from ...acquire.reply import Decision
 from .contents import RunReport, percentiles
+from .fates import fates
+from .reasons import reasons
+from .tables import table
 
 MOST_DECISIONS = 500
 
@@ -29,7 +32,14 @@ def page(report: RunReport, picture: bytes) -> str:
         The PNG file to embed.
     """
     template = Template(files("cytoloop.realtime.report").joinpath("page.html").read_text(encoding="utf-8"))
-    sections = [_figures(report), _latency(report), _scores(report), _decisions(report.decisions)]
+    sections = [
+        _figures(report),
+        _latency(report),
+        _scores(report),
+        fates(report.decided),
+        reasons(report.examples),
+        _decisions(report.decisions),
+    ]
     return template.substitute(
         title=escape(report.title),
         subtitle=escape(report.subtitle),
@@ -76,25 +86,14 @@ def _latency(report: RunReport) -> str:
     for name, values in report.latency_ms.items():
         found = percentiles(values)
         rows.append((name, str(len(values)), *(f"{found[key]:.2f}" for key in ("p50", "p99", "max"))))
-    return "<h2>Frame to decision</h2>" + _table(("", "frames", "p50 ms", "p99 ms", "longest ms"), rows)
+    return "<h2>Frame to decision</h2>" + table(("", "frames", "p50 ms", "p99 ms", "longest ms"), rows)
 
 
 def _scores(report: RunReport) -> str:
     if not report.scores:
         return ""
     rows = [(name, f"{value:.4f}") for name, value in report.scores.items()]
-    return "<h2>Against ground truth</h2>" + _table(("score", "value"), rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(
-        f"<tr><td>{escape(row[0])}</td>"
-        + "".join(f'<td class="number">{escape(c)}</td>' for c in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return "<h2>Against ground truth</h2>" + table(("score", "value"), rows)
 
 
 def _decisions(decisions: Sequence[Decision]) -> str:

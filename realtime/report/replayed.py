@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ..pixel_maps import PixelMaps
 from ..replay import Replayed
 from ..results import Results
 from ..service.journal import Entry
-from .contents import Curve, Mark, Picture, RunReport, percentiles
+from ..trial.examples import Example
+from .contents import Curve, Decided, Mark, Picture, RunReport, percentiles
 
 MARKED_FRAMES = 5
 SMALLEST_COLONY = 8
@@ -43,6 +44,7 @@ def figures_of(replayed: Replayed, results: Results) -> dict[str, Any]:
         "divisions": results.divisions,
         "decisions": results.decisions,
         "refused": results.refused,
+        "outcomes": results.outcomes and results.outcomes.values(),
         "frames_per_s": round(replayed.frames_per_s, 3),
         "latency_ms": percentiles(replayed.latency_ms),
         "fields": results.fields,
@@ -75,7 +77,11 @@ def drop_masks(run: Path) -> None:
 
 
 def report_of(
-    replayed: Replayed, results: Results, stream: StreamConfig, scores: Mapping[str, float] | None = None
+    replayed: Replayed,
+    results: Results,
+    stream: StreamConfig,
+    scores: Mapping[str, float] | None = None,
+    examples: Mapping[str, Sequence[Example]] | None = None,
 ) -> RunReport:
     """Return the report of a replay.
 
@@ -87,6 +93,8 @@ def report_of(
         What the service did.
     scores
         Against ground truth, if there is one.
+    examples
+        Cells that were and were not chosen, by rule.
     """
     picture = picture_of(replayed.last_frame, results, stream, replayed.folder / "masks")
     latency = percentiles(replayed.latency_ms)
@@ -99,6 +107,9 @@ def report_of(
         "tracks": f"{results.tracks}",
         "divisions": f"{results.divisions}",
         "decisions": f"{results.decisions}" + (f" and {results.refused} refused" if results.refused else ""),
+        "decisions carried out in time": str(results.outcomes.on_time)
+        if results.outcomes
+        else "no microscope",
     }
     rules = ", ".join(rule.use for rule in stream.rules) or "no rules"
     size = " x ".join(map(str, reversed(replayed.last_frame.shape))) + " px, " if replayed.last_frame else ""
@@ -111,7 +122,14 @@ def report_of(
         figures=figures,
         scores=scores or {},
         decisions=results.first_decisions,
+        decided={replayed.name: decided_of(results)},
+        examples=examples or {},
     )
+
+
+def decided_of(results: Results) -> Decided:
+    """Return how many decisions there were in a run, and what came of them."""
+    return Decided(results.decisions, results.refused, results.outcomes)
 
 
 def picture_of(frame: Frame | None, results: Results, stream: StreamConfig, masks: Path) -> Picture | None:

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from ...models.kernels import frozen
 from ...trackers.history import History
 
+_GROUP = 7  # bits of clauses that are kept together
+_UNKNOWN = 1 << _GROUP  # in place of them where nothing is known yet
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -65,15 +68,15 @@ class Episodes:
 
     def __init__(self, clauses: int, terms: Terms) -> None:
         self._terms, self._frame = terms, -1
-        self._state = np.empty((0, clauses), np.int8)
+        # Of each place: where clauses hold, each a bit, in groups of _GROUP; since when each holds or does not.
+        self._bits = np.empty((0, -(-clauses // _GROUP)), np.uint8)
         self._since = np.empty((0, clauses))
-        # Of each place: whether the episode goes on, since when, for how many frames; whether it was acted on in it,
-        # how often in all, when and in which frame the last time.
-        self._on = np.empty(0, np.bool_)
+        # For how many frames the episode has gone on, 0 without one, and since when; whether it was acted on in it, how
+        # often in all, when and in which frame the last time.
         self._done = np.empty(0, np.bool_)
         self._began = np.empty(0)
-        self._frames = np.empty(0, np.int64)
-        self._fired = np.empty(0, np.int64)
+        self._frames = np.empty(0, np.int32)
+        self._fired = np.empty(0, np.int32)
         self._last = np.empty(0)
         self._last_frame = np.empty(0, np.int64)
         self._places = np.empty(0, np.int64)
@@ -93,15 +96,15 @@ class Episodes:
         history
             Whose places are used; None for a condition of the frame, which has one.
         clauses
-            (k, n) bool, where each clause holds.
+            (k, n) bool, C-contiguous and writable, where each clause holds.
         whole, until
-            (n,) bool, where the condition holds, and where what ends an episode does.
+            (n,) bool, the same, where the condition holds, and where what ends an episode does.
         time_s
             Of the frame.
         """
         self._frame += 1
         if history is None:
-            self._places = np.zeros(1, np.int64)
+            self._places = frozen(np.zeros(1, np.int64))
             self._grow(1)
         else:
             self._places = history.places
@@ -110,12 +113,11 @@ class Episodes:
                 self._forget(history.places[history.begun])
             for source, target in history.handed:
                 self._hand(source, target)
-        terms = self._terms
+        _note_clauses(self._places, clauses, time_s, self._bits, self._since)
+        held_frames, held_s, cooldown_frames, cooldown_s, per_cell, has_until = self._terms
         return _advance(
-            frozen(self._places), frozen(clauses, np.bool_), frozen(whole, np.bool_), frozen(until, np.bool_),
-            time_s, self._frame, terms.held_frames, terms.held_s, terms.cooldown_frames, terms.cooldown_s,
-            terms.per_cell, terms.has_until, self._state, self._since, self._on, self._done, self._began,
-            self._frames, self._fired, self._last, self._last_frame,
+            self._places, whole, until, time_s, self._frame, held_frames, held_s, cooldown_frames, cooldown_s,
+            per_cell, has_until, self._done, self._began, self._frames, self._fired, self._last, self._last_frame,
         )  # fmt: skip
 
     def acted(self, row: int, time_s: float) -> None:
@@ -132,7 +134,7 @@ class Episodes:
     def held(self, row: int) -> tuple[int, float]:
         """Return for how many frames the condition has held, and since when in s (NaN if it does not)."""
         place = self._places[row]
-        return int(self._frames[place]), float(self._began[place]) if self._on[place] else math.nan
+        return int(self._frames[place]), float(self._began[place]) if self._frames[place] else math.nan
 
     def fired(self, row: int) -> tuple[int, float]:
         """Return how often a cell was acted on, and when last, in s of frame time."""
@@ -140,14 +142,13 @@ class Episodes:
         return int(self._fired[place]), float(self._last[place])
 
     def _grow(self, capacity: int) -> None:
-        lacking = capacity - len(self._on)
+        lacking = capacity - len(self._done)
         if lacking <= 0:
             return
-        before = len(self._on)
+        before = len(self._done)
         for name in (
-            "_state",
+            "_bits",
             "_since",
-            "_on",
             "_done",
             "_began",
             "_frames",
@@ -161,9 +162,9 @@ class Episodes:
 
     def _forget(self, places: Ints) -> None:
         """Begin anew at these places."""
-        self._state[places] = -1
+        self._bits[places] = _UNKNOWN
         self._since[places] = math.nan
-        self._on[places] = self._done[places] = False
+        self._done[places] = False
         self._began[places] = math.nan
         self._frames[places] = self._fired[places] = 0
         self._last[places] = -math.inf
@@ -184,31 +185,51 @@ def warm_up() -> None:
 
 
 @njit(cache=True, nogil=True)
+def _note_clauses(
+    places: Ints, clauses: NDArray[np.bool_], time_s: float, bits: NDArray[np.uint8], since: Floats
+) -> None:
+    """Note which clauses began or ceased to hold; most did not, so that a group of them is compared at once."""
+    many, n = clauses.shape
+    for group in range(bits.shape[1]):
+        first, last = _GROUP * group, min(_GROUP * (group + 1), many)
+        now = np.zeros(n, np.uint8)
+        for clause in range(first, last):
+            bit, holds = np.uint8(1 << (clause - first)), clauses[clause]
+            for row in range(n):
+                now[row] |= bit * holds[row]
+        for row in range(n):
+            place = np.uintp(places[row])
+            holds_now, held = np.int64(now[row]), np.int64(bits[place, group])
+            if holds_now == held:
+                continue
+            changed = _UNKNOWN - 1 if held == _UNKNOWN else holds_now ^ held
+            for clause in range(first, last):
+                if changed & (1 << (clause - first)):
+                    since[place, clause] = time_s
+            bits[place, group] = now[row]
+
+
+@njit(cache=True, nogil=True)
 def _advance(  # pyright: ignore[reportUnknownParameterType]
-    places: Ints, clauses: NDArray[np.bool_], whole: NDArray[np.bool_], until: NDArray[np.bool_],
-    time_s: float, frame: int, held_frames: int, held_s: float, cooldown_frames: int, cooldown_s: float,
-    per_cell: int, has_until: bool, state: NDArray[np.int8], since: Floats, on: NDArray[np.bool_],
-    done: NDArray[np.bool_], began: Floats, frames: Ints, fired: Ints, last: Floats, last_frame: Ints,
+    places: Ints, whole: NDArray[np.bool_], until: NDArray[np.bool_], time_s: float, frame: int,
+    held_frames: int, held_s: float, cooldown_frames: int, cooldown_s: float, per_cell: int, has_until: bool,
+    done: NDArray[np.bool_], began: Floats, frames: NDArray[np.int32], fired: NDArray[np.int32],
+    last: Floats, last_frame: Ints,
 ) -> NDArray[np.int8]:  # fmt: skip
     found = np.zeros(len(places), np.int8)
     for row in range(len(places)):
-        place = places[row]
-        for clause in range(clauses.shape[0]):
-            holds = np.int8(clauses[clause, row])
-            if state[place, clause] != holds:
-                state[place, clause] = holds
-                since[place, clause] = time_s
-        now = whole[row]
+        place = np.uintp(places[row])
+        now, seen = whole[row], frames[place]
         if has_until:
-            now = (now or on[place]) and not until[row]
+            now = (now or seen > 0) and not until[row]
         if not now:
-            on[place] = done[place] = False
-            frames[place] = 0
+            if seen or done[place]:
+                frames[place], done[place] = 0, False
             continue
-        if not on[place]:
-            on[place], began[place], done[place] = True, time_s, False
-        frames[place] += 1
-        if frames[place] < held_frames or time_s - began[place] < held_s:
+        if not seen:
+            began[place], done[place] = time_s, False
+        frames[place] = seen + 1
+        if seen + 1 < held_frames or time_s - began[place] < held_s:
             found[row] = 1
         elif fired[place] >= per_cell:
             found[row] = 4

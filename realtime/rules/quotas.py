@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+
+from ...models.kernels import frozen
 
 Family: TypeAlias = Literal["cell", "mother", "lineage"]
 MOST_PER_FRAME = 64
 """Decisions of one rule in one frame, where the file does not say."""
+_FEW = 8
 
 
 class RunQuota:
@@ -31,7 +35,7 @@ class RunQuota:
 
 
 def best(
-    rank: NDArray[np.float64] | None, rows: NDArray[np.int64], most: int | None = None
+    rank: NDArray[np.float64] | None, among: NDArray[np.bool_], most: int | None = None
 ) -> NDArray[np.int64]:
     """Return rows in the order in which they are served: highest rank first, unknown ranks left out.
 
@@ -39,13 +43,16 @@ def best(
     ----------
     rank
         (n,) of all cells; None: in the order of the rows.
-    rows
-        (k,) rows to order.
+    among
+        (n,) bool, writable, the rows to order. Of equal ranks the first row comes first.
     most
         Return so many at most; None: all.
     """
-    if rank is None or not len(rows):
-        return rows[:most]
+    if rank is None or not among.any():
+        return np.flatnonzero(among)[:most]
+    if most is not None and most <= _FEW:
+        return _highest(frozen(rank, np.float64), among, most)
+    rows = np.flatnonzero(among)
     keys = -rank[rows]
     known = ~np.isnan(keys)
     rows, keys = rows[known], keys[known]
@@ -77,3 +84,26 @@ def first_of_each(families: NDArray[np.int64], rows: NDArray[np.int64], done: se
         if family:
             seen.add(family)
     return np.array(kept, np.int64)
+
+
+def warm_up() -> None:
+    """Compile the kernel, so that no frame waits for it."""
+    best(np.zeros(1), np.ones(1, np.bool_), 1)
+
+
+@njit(cache=True, nogil=True)
+def _highest(rank: NDArray[Any], among: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """Return what :func:`best` does, for few: a list of the best so far is kept in order."""
+    rows, count = np.empty(most, np.int64), 0
+    for row in range(len(rank) if most else 0):
+        if count == most and rank[row] <= rank[rows[most - 1]]:
+            continue
+        if not among[row] or np.isnan(rank[row]):
+            continue
+        count = min(count + 1, most)
+        at = count - 1
+        while at > 0 and rank[rows[at - 1]] < rank[row]:
+            rows[at] = rows[at - 1]
+            at -= 1
+        rows[at] = row
+    return rows[:count]

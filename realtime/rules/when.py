@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...acquire.commands import Command
+from ...acquire.commands import Command, Trigger
 from ...acquire.errors import nearest_name
 from ...acquire.explanation import Explanation
-from ...acquire.plugins import OptionError, build
+from ...acquire.plugins import Gathered, OptionError, build
 from ...acquire.reply import Decision
+from . import episodes, quotas
 from .actions import ACTIONS, Action, Aim
-from .episodes import Episodes, State, Terms, warm_up
+from .episodes import Episodes, State, Terms
 from .known import Known
 from .language import nearby, windows
 from .language.conditions import Condition, read_condition
@@ -30,6 +31,8 @@ from .when_reasons import Standing, explained, reasons_of
 
 _EVERY_CELL = "age >= 0 frames"
 _UNLIMITED = 1 << 60
+_WITH_KERNELS = (episodes, quotas, windows, nearby)
+_WAITING, _READY = int(State.WAITING), int(State.READY)  # numpy compares with plain numbers faster
 _QUOTAS = ("per_cell", "per_frame", "per_run")
 
 
@@ -87,11 +90,19 @@ class When:
     ) -> None:
         self.name = name
         self._texts = {"condition": condition, "until": until, "rank": rank}
-        self._condition, self._until, self._rank = self._read(None)
-        self._action = _read_action(action)
+        wrong, held, cooling, quotas = Gathered(), Duration(), Duration(), dict[str, int]()
+        with wrong.one():
+            self._condition, self._until, self._rank = self._read(None)
+        with wrong.one():
+            self._action = _read_action(action)
+        with wrong.one():
+            held = _read_duration("for", for_)
+        with wrong.one():
+            cooling = _read_duration("cooldown", cooldown)
+        with wrong.one():
+            quotas = _read_quota(quota or {})
+        wrong.tell()
         self.needs_masks = bool(getattr(self._action, "needs_masks", False))
-        held, cooling = _read_duration("for", for_), _read_duration("cooldown", cooldown)
-        quotas = _read_quota(quota or {})
         if most is not None and (most < 1 or not rank):
             raise OptionError("most", "1 or more, and 'rank' must say of what." if rank else "needs 'rank'.")
         if self._until is not None and self._until.per_cell != self._condition.per_cell:
@@ -120,16 +131,14 @@ class When:
         self._expires_after_s = expires_after_s
         self._run = RunQuota(quotas.get("per_run"))
         self._begin()
-        warm_up()
-        windows.warm_up()
-        nearby.warm_up()
+        for each in _WITH_KERNELS:
+            each.warm_up()
 
     def _begin(self) -> None:
         self._expiry = Expiry(self._expires_after_s)
         self._episodes = Episodes(len(self._condition.clauses), self._terms)
         self._families: set[int] = set()
         self._told: set[str] = set()
-        self._shared: NDArray[np.int64] = np.empty(0, np.int64)
         self._standing: Standing | None = None
 
     def for_field(self) -> When:
@@ -159,12 +168,11 @@ class When:
         with np.errstate(all="ignore"):
             holds, states = self._states(sight)
             rank = None if self._rank is None else np.asarray(sight.value(self._rank), np.float64)
-        chosen, standing = self._choose(moment, holds, states, rank)
-        self._standing = standing
-        messages = self._missing(moment)
-        if not len(chosen):
-            return Verdict((), messages)
-        decisions, why_not = self._decisions(moment, sight, holds, chosen)
+            chosen, self._standing = self._choose(moment, holds, states, rank)
+            messages = self._missing(moment)
+            if not len(chosen):
+                return Verdict((), messages)
+            decisions, why_not = self._decisions(moment, sight, holds, chosen)
         return Verdict(decisions, messages + why_not)
 
     def settled(self, decisions: tuple[Decision, ...]) -> None:
@@ -177,7 +185,7 @@ class When:
         if not self._condition.per_cell:
             rows = [0]
         elif not self._action.per_cell:
-            rows = self._shared.tolist()
+            rows = (np.flatnonzero(standing.ready) if standing.free is None else standing.free).tolist()
         else:
             rows = [row for row in standing.chosen.tolist() if int(tracks[row]) in passed]
         for row in rows:
@@ -194,17 +202,20 @@ class When:
 
     def _read(self, known: Known | None) -> tuple[Condition, Condition | None, Term | None]:
         found: dict[str, Any] = {}
+        wrong = Gathered()
         for option, text in self._texts.items():
-            try:
-                found[option] = (
-                    None
-                    if not text
-                    else number_term(text, known)
-                    if option == "rank"
-                    else read_condition(text, known)
-                )
-            except ExpressionError as error:
-                raise OptionError(option, f"{text!r}, {error}.", error.did_you_mean) from None
+            with wrong.one():
+                try:
+                    found[option] = (
+                        None
+                        if not text
+                        else number_term(text, known)
+                        if option == "rank"
+                        else read_condition(text, known)
+                    )
+                except ExpressionError as error:
+                    raise OptionError(option, f"{text!r}, {error}.", error.did_you_mean) from None
+        wrong.tell()
         if found["condition"] is None:
             found["condition"] = read_condition(_EVERY_CELL)
         if found["rank"] is not None and not found["rank"].per_cell:
@@ -214,13 +225,12 @@ class When:
     def _states(self, sight: Sight) -> tuple[NDArray[np.bool_], NDArray[np.int8]]:
         """Return where each clause holds, (k, n), and how all cells stand, (n,)."""
         condition = self._condition
-        clauses = condition.each(sight)
-        whole = condition.whole(clauses)
+        holds = condition.each(sight)
+        whole = condition.whole(holds)
         until = whole if self._until is None else self._until.whole(self._until.each(sight))
         history = sight.moment.history if condition.per_cell else None
         if condition.per_cell and history is None:
             raise ValueError("this moment has no history of its cells")
-        holds = np.stack(clauses)
         return holds, self._episodes.see(history, holds, whole, until, sight.time_s)
 
     def _choose(
@@ -231,16 +241,17 @@ class When:
         rank: NDArray[np.float64] | None,
     ) -> tuple[NDArray[np.int64], Standing]:
         """Return the rows to act on, first served first, and how all cells stand."""
-        meant = np.flatnonzero(states > State.WAITING)
+        ready, meant, free = states == _READY, None, None
         if self._most is not None:
-            meant = best(rank, meant, self._most)
-        ready = meant[states[meant] == State.READY]
+            meant = best(rank, states > _WAITING, self._most)
+            ready &= _only(meant, len(states))
         families = self._families_of(moment)
         most = 1 if not self._action.per_cell else min(self._per_frame, self._run.left)
-        # Of each family one is served, so that more than `most` may have to be looked at.
-        free = ready if families is None else first_of_each(families, best(rank, ready), self._families)
-        self._shared = free
-        chosen = best(rank, free, most) if most else free[:0]
+        if families is None:
+            chosen = best(rank, ready, most)
+        else:  # of each family one is served, so that more than `most` may have to be looked at
+            free = first_of_each(families, best(rank, ready), self._families)
+            chosen = free[:most]
         standing = Standing(
             moment, holds, states, rank, meant, ready, free, chosen, self._most, families, self._terms, self._held,
             self._cooling, self._run, self._once_per or "",
@@ -256,14 +267,17 @@ class When:
         self, moment: Moment, sight: Sight, holds: NDArray[np.bool_], chosen: NDArray[np.int64]
     ) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
         tracks, frame = moment.tracks, moment.frame
-        interval = self._expiry.interval_s()
+        interval, expires_s = self._expiry.interval_s(), self._expiry.after(frame.time_s)
         per_cell = self._condition.per_cell
-        rows = chosen if per_cell else np.empty(0, np.int64)
-        ahead = tracks.detections.yx[rows] + np.nan_to_num(tracks.velocity[rows])
+        rows = chosen if per_cell else chosen[:0]
+        velocity = tracks.velocity[rows]
+        if not np.isfinite(velocity).all():
+            velocity = np.nan_to_num(velocity)
+        ahead = tracks.detections.yx[rows] + velocity
         aim = Aim(ahead[:, ::-1], frame.time_s + interval)
         decisions: list[Decision] = []
         why_not: list[str] = []
-        at_of = {int(row): place for place, row in enumerate(rows)}
+        at_of = {row: place for place, row in enumerate(rows.tolist())}
         for row, command in self._action.commands(moment, rows, aim):
             cell = int(chosen[0]) if row < 0 else int(row)
             track = int(tracks.track[cell]) if per_cell else 0
@@ -272,45 +286,51 @@ class When:
                     self._told.add(command)
                     why_not.append(f"cell {track}: {command} (said once)" if track else command)
                 continue
-            with np.errstate(all="ignore"):
-                reasons = reasons_of(self._condition, self._episodes, sight, holds, cell)
-            decision = Decision(
-                rule=self.name,
-                command=command,
-                sequence=frame.sequence,
-                time_s=frame.time_s,
-                expires_s=self._expiry.after(frame.time_s),
-                track=track,
-                stage_um=frame.stage_um,
-                reasons=reasons,
-            )
+            reasons = reasons_of(self._condition, self._episodes, sight, holds, cell)
+            place: Mapping[str, Any] = {}
             if per_cell:
-                decision = _aimed(decision, moment, cell, ahead[at_of[cell]], interval)
-            decisions.append(decision)
+                place = _place(moment, cell, ahead[at_of[cell]], velocity[at_of[cell]], interval)
+            decisions.append(
+                Decision(
+                    rule=self.name,
+                    command=command,
+                    sequence=frame.sequence,
+                    time_s=frame.time_s,
+                    expires_s=max(expires_s, command.at_s) if isinstance(command, Trigger) else expires_s,
+                    track=track,
+                    stage_um=frame.stage_um,
+                    reasons=reasons,
+                    **place,
+                )
+            )
         return tuple(decisions), tuple(why_not)
 
     def _missing(self, moment: Moment) -> tuple[str, ...]:
         new = sorted(missing(moment) - self._told)
-        self._told |= set(new)
+        self._told.update(new)
         return tuple(
             f"{each!r} is not measured in these frames; what asks for it does not hold" for each in new
         )
 
 
-def _aimed(
-    decision: Decision, moment: Moment, row: int, ahead: NDArray[np.float64], interval: float
-) -> Decision:
-    """Return a decision that says where the cell will be."""
-    from msgspec.structs import replace
+def _place(
+    moment: Moment, row: int, ahead: NDArray[np.float64], velocity: NDArray[np.float64], interval: float
+) -> dict[str, Any]:
+    """Return what a decision says of where the cell will be."""
+    (y, x), (vy, vx) = ahead.tolist(), velocity.tolist()
+    time_s = moment.frame.time_s
+    return {
+        "at_px": (x, y),
+        "covariance_px2": covariance_px2(moment.tracks, row),
+        "at_s": time_s + interval if math.isfinite(time_s) else None,
+        "velocity_px_s": (vx / interval, vy / interval) if interval > 0 else None,
+    }
 
-    vy, vx = np.nan_to_num(moment.tracks.velocity[row]).tolist()
-    return replace(
-        decision,
-        at_px=(float(ahead[1]), float(ahead[0])),
-        covariance_px2=covariance_px2(moment.tracks, row),
-        at_s=decision.time_s + interval if math.isfinite(decision.time_s) else None,
-        velocity_px_s=(vx / interval, vy / interval) if interval > 0 else None,
-    )
+
+def _only(rows: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    found = np.zeros(n, np.bool_)
+    found[rows] = True
+    return found
 
 
 def _read_action(options: Mapping[str, Any]) -> Action:
@@ -323,7 +343,7 @@ def _read_action(options: Mapping[str, Any]) -> Action:
     try:
         return build(ACTIONS[kind], {key: value for key, value in options.items() if key != "do"})
     except OptionError as error:
-        raise OptionError(f"action.{error.option}", error.reason, error.did_you_mean) from None
+        raise error.within("action") from None
 
 
 def _read_duration(option: str, text: str) -> Duration:
@@ -334,10 +354,13 @@ def _read_duration(option: str, text: str) -> Duration:
 
 
 def _read_quota(quota: Mapping[str, int]) -> dict[str, int]:
+    wrong = Gathered()
     for key, value in quota.items():
-        if key not in _QUOTAS:
-            allowed = f"unknown key; allowed: {', '.join(_QUOTAS)}."
-            raise OptionError(f"quota.{key}", allowed, nearest_name(key, _QUOTAS))
-        if value < 1:
-            raise OptionError(f"quota.{key}", f"must be 1 or more, got {value}.")
+        with wrong.one():
+            if key not in _QUOTAS:
+                allowed = f"unknown key; allowed: {', '.join(_QUOTAS)}."
+                raise OptionError(f"quota.{key}", allowed, nearest_name(key, _QUOTAS))
+            if value < 1:
+                raise OptionError(f"quota.{key}", f"must be 1 or more, got {value}.")
+    wrong.tell()
     return dict(quota)

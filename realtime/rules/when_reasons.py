@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from .quotas import RunQuota
 from .rule import Moment
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Standing:
+class Standing(NamedTuple):
     """How all cells of a frame stood when a rule decided.
 
     Attributes
@@ -32,9 +31,14 @@ class Standing:
         (n,) of :class:`~.episodes.State`.
     rank
         (n,) what cells are ranked by, or None.
-    meant, ready, free, chosen
-        Rows, each list a part of the one before: those for which the condition has held for long enough, best first
-        and at most ``most``; those that may be acted on; those whose family was not served; those that are acted on.
+    meant
+        The ``most`` rows with the highest rank for which the condition has held for long enough; None: all of them.
+    ready
+        (n,) bool, those of them that may be acted on.
+    free
+        Rows of them whose family was not served; None: all of them.
+    chosen
+        Rows of them that are acted on.
     most, terms, held, cooling, run, once_per, families
         As the rule has them.
     """
@@ -43,9 +47,9 @@ class Standing:
     holds: NDArray[np.bool_]
     states: NDArray[np.int8]
     rank: NDArray[np.float64] | None
-    meant: NDArray[np.int64]
-    ready: NDArray[np.int64]
-    free: NDArray[np.int64]
+    meant: NDArray[np.int64] | None
+    ready: NDArray[np.bool_]
+    free: NDArray[np.int64] | None
     chosen: NDArray[np.int64]
     most: int | None
     families: NDArray[np.int64] | None
@@ -139,11 +143,11 @@ def _verdict(
 def _why_not_served(standing: Standing, row: int) -> str:
     if row in standing.chosen:
         return "yes: the condition holds and nothing is against it"
-    if row not in standing.meant:
+    if standing.meant is not None and row not in standing.meant:
         if standing.rank is not None and math.isnan(standing.rank[row]):
             return "no: what cells are ranked by is not known of it"
         return f"no: not among the {standing.most} with the highest rank"
-    if row not in standing.free:
+    if standing.free is not None and row not in standing.free:
         return f"no: another cell of its {standing.once_per} was acted on"
     if not standing.run.left:
         return f"no: quota.per_run {standing.run.per_run} is used up"

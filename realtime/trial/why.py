@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ...acquire.errors import SourceError
 from ...acquire.explanation import Explanation
 from ...acquire.frame import Frame
-from ...acquire.sources import open_source
 from ..amended import field_of, read_lineages, segmented_entries
 from ..asking import Judged
 from ..experiment.stream import StreamConfig
@@ -21,6 +20,7 @@ from ..progress import Progress, silent
 from ..service.journal import read_journal
 from ..service.run_folder import read_stream
 from .firings import Crop, cut_crop
+from .images import Wanted, images_in
 from .played import Played, playing
 
 ARMED = "armed"
@@ -158,20 +158,7 @@ def crop_of_run(run: Path, found: Why, recording: Path, interval_s: float = 1.0)
 
 
 def _image(recording: Path, wanted: Frame, channel: int, interval_s: float) -> NDArray[Any]:
-    """Return the segmented channel of a frame; of channels that came one by one, its last image up to then."""
-    name, image = wanted.channels[channel], None
-    source = open_source(recording, interval_s=interval_s)
-    try:
-        for frame in source.frames():
-            if frame.sequence > wanted.sequence:
-                break
-            same = all(frame.axes.get(axis) == wanted.axes.get(axis) for axis in ("time", "position", "z"))
-            if (same or frame.sequence == wanted.sequence) and len(frame.channels) == len(wanted.channels):
-                image = frame.channel(channel)
-            elif same and name in frame.channels:
-                image = frame.channel(name)
-    finally:
-        source.close()
-    if image is None:
-        raise SourceError(recording, f"it holds no frame {wanted.sequence}")
-    return image
+    """Return the segmented channel of a frame."""
+    for _, image in images_in(recording, [Wanted(wanted, channel)], interval_s):
+        return image
+    raise SourceError(recording, f"it holds no frame {wanted.sequence}")

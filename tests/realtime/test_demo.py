@@ -5,14 +5,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tifffile
+from cytoloop.acquire.commands import Stimulate
+from cytoloop.acquire.outcome import Fate, Outcome
+from cytoloop.acquire.reply import Cells, Decision, Reply
 from cytoloop.acquire.simulated import presets
 from cytoloop.realtime.demo import Length, Show, run_demo
 from cytoloop.realtime.demo.play import broken_promises, fresh_folder
-from cytoloop.realtime.demo.promise import Promise
+from cytoloop.realtime.demo.promise import Promise, late_ones_counted
 from cytoloop.realtime.demo.record import f1, match
+from cytoloop.realtime.outcomes import count_outcomes
 from cytoloop.realtime.progress import silent
 
 SHORT = Length(follow=34, stimulate=48, survive=30, size_px=256)
@@ -37,7 +42,17 @@ def test_the_demo_keeps_its_promises_on_the_real_engine(engine: Any, tmp_path: P
     assert values["survival"]["frames_unlike_undisturbed"] == 0
     assert any("kill -9" in line for line in told)
 
+    for act in values["acts"]:
+        assert act["outcomes"]["on_time"] > 0
+        assert act["outcomes"]["age_ms"]["p50"] <= act["outcomes"]["age_ms"]["max"]
+    assert values["acts"][1]["outcomes"]["on_time"] == values["stimulation"]["fired"]
+
     folder = tmp_path / "demo"
+    page = (folder / "report.html").read_text("utf-8")
+    assert "carried out in time" in page
+    assert "New daughters are stimulated: on_division" in page
+    assert page.count('<div class="example chosen"><img') >= 2
+    assert "At the microscope: carried out" in page
     assert Path(values["report"]) == folder / "report.html"
     assert (folder / "report.png").stat().st_size > 100_000
     assert json.loads((folder / "summary.json").read_text("utf-8"))["detection"] == values["detection"]
@@ -127,3 +142,27 @@ def test_a_broken_promise_is_named_with_its_act() -> None:
     kept, broken = Promise("no frame is lost", "100 of 100", True), Promise("all is well", "it is not", False)
     act: Any = SimpleNamespace(take=SimpleNamespace(name="follow"), promises=[kept, broken])
     assert broken_promises([act]) == ["follow: all is well (it is not)"]
+
+
+def _told(folder: Path, *fates: Fate) -> Any:
+    """Return a take of two decisions, and what a microscope told of cells 1, 2, ... in its folder."""
+    decisions = tuple(Decision("light", Stimulate(), 0, 0.0, 1.0, track=track) for track in (1, 2))
+    outcomes = [
+        Outcome(0, "light", track, "Stimulate", fate, 0.1) for track, fate in enumerate(fates, start=1)
+    ]
+    lines = b"".join(msgspec.json.encode(each) + b"\n" for each in outcomes)
+    (folder / "outcomes.jsonl").write_bytes(lines)
+    results = SimpleNamespace(outcomes=count_outcomes(outcomes))
+    return SimpleNamespace(out=folder, results=results, replies=[Reply(0, Cells.none(), decisions=decisions)])
+
+
+def test_any_number_of_late_decisions_keeps_the_promise_as_long_as_they_are_counted(tmp_path: Path) -> None:
+    for fates, carried_out in ((("applied", "expired"), 1), (("expired", "expired"), 0), (("applied",), 1)):
+        assert late_ones_counted(_told(tmp_path, *fates), carried_out).kept
+    promise = late_ones_counted(_told(tmp_path, "applied", "expired"))
+    assert promise.found == "1 in time, 1 late"
+
+
+def test_light_that_nobody_told_of_or_an_outcome_of_no_decision_breaks_the_promise(tmp_path: Path) -> None:
+    assert not late_ones_counted(_told(tmp_path, "applied", "expired"), carried_out=2).kept
+    assert not late_ones_counted(_told(tmp_path, "applied", "applied", "applied")).kept

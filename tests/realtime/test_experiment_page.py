@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from cytoloop.acquire.errors import ConfigurationError
 from cytoloop.acquire.governor.limits import Limits
+from cytoloop.acquire.governor.safe import SafeState
 from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.realtime.experiment.config import Experiment, load_experiment
 from cytoloop.realtime.experiment.stream import StreamConfig
@@ -42,9 +43,9 @@ def test_every_key_that_the_code_knows_is_on_the_page() -> None:
     shown = set(re.findall(r"^(?:# )?(\w+) = ", COMPLETE, re.MULTILINE))
     known = {
         field.name
-        for cls in (Experiment, StreamConfig, Limits, Trust)
+        for cls in (Experiment, StreamConfig, Limits, SafeState, Trust)
         for field in msgspec.structs.fields(cls)
-        if field.name not in ("streams", "name", "rules", "limits", "trust")  # these are tables of the file
+        if field.name not in ("streams", "name", "rules", "limits", "safe", "trust")  # these are tables
     }
     for name in known_names("rules"):
         known |= {each.rstrip("_") for each in inspect.signature(find_class("rules", name)).parameters}

@@ -219,6 +219,26 @@ def test_every_clause_is_explained_with_value_threshold_and_since_when() -> None
     assert said.verdict == "no: area > 100 um^2 (50 um^2 against 100 um^2)"
 
 
+def test_of_many_clauses_each_has_a_time_of_its_own() -> None:
+    world = World(condition=" and ".join(f"mean > {10 * number}" for number in range(20)))
+    for mean in (0.0, 55.0, 155.0, 125.0):  # more clauses hold, then fewer
+        world.see({1: mean})
+    since = [each.since_s for each in world.why().clauses]
+    assert since == [10.0] * 6 + [20.0] * 7 + [30.0] * 3 + [0.0] * 4
+
+
+def test_of_a_rule_that_comes_later_each_clause_is_told_since_it_looks() -> None:
+    world = World()
+    world.see({1: 20.0, 2: 5.0})
+    world.rule = World(condition="mean > 10 and mean > 50").rule
+    world.see({1: 20.0, 2: 5.0})
+    world.see({1: 20.0, 2: 20.0})
+    assert [[each.since_s for each in world.why(row).clauses] for row in (0, 1)] == [
+        [10.0, 10.0],
+        [20.0, 10.0],
+    ]
+
+
 def test_every_verdict_is_told() -> None:
     world = World(**{"for": "2 frames"}, cooldown="20 s", quota={"per_cell": 2, "per_frame": 1})
     verdicts = []

@@ -73,6 +73,30 @@ before = compiled()
 found = decoder.decode(outputs, Grid(mask.shape, (1.0, 1.0)))
 print(json.dumps({"cells": found.count, "late": late(before)}))
 """
+_RULES = """
+import cytoloop.realtime.bench.rules as bench
+from cytoloop.realtime.rules.when import When
+from cytoloop.trackers.history import History
+
+light = {"do": "stimulate", "duration_ms": 50.0}
+rules = [When(light, text, rank="area", until="area < 1 px^2", quota={"per_cell": 1}) for text in given]
+world, history = bench._World(50, 0), History()
+before = compiled()
+decisions = 0
+for number in range(40):
+    tracks = world.tracks(number)
+    measured = bench.measured_of(tracks, ("",))
+    frame = bench.Frame(world.pixels, sequence=number, time_s=10.0 * number, pixel_size_um=0.65)
+    descent = history.update(tracks, measured)
+    affine = bench.Affine.from_pixel_size(0.65)
+    moment = bench.Moment(frame, tracks, affine, 0, history, descent, measured)
+    for rule in rules:
+        verdict = rule.decide(moment)
+        rule.settled(verdict.decisions)
+        rule.explain(moment, 0)
+        decisions += len(verdict.decisions)
+print(json.dumps({"decisions": decisions, "late": late(before)}))
+"""
 
 
 def _run(program: str, given: Any) -> dict[str, Any]:
@@ -112,4 +136,16 @@ def test_an_engine_that_is_warm_compiles_nothing_more(
 def test_a_decoder_that_is_built_compiles_nothing_more(family: str) -> None:
     found = _run(_DECODER, family)
     assert found["cells"] > 10
+    assert found["late"] == []
+
+
+def test_rules_that_are_built_compile_nothing_more() -> None:
+    asked = (
+        "rate(area, 5 frames) > 0 um^2/min or past_std(mean / area, 20 frames) > 0 px^-2",
+        "before(mean, 40 s) > 0 and change(p.dead, 3 frames) > 1",
+        "neighbours(30 um) < 3 or nearest > 10 um",
+        "rank(mean) <= 10 and mean > median(mean) and zscore(area) > 0",
+    )
+    found = _run(_RULES, asked)
+    assert found["decisions"] > 10
     assert found["late"] == []

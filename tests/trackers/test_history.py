@@ -162,3 +162,41 @@ def test_what_is_over_is_forgotten_and_its_place_is_used_again(said):
         assert nan_to(history.past("area", 2)[-5:]) == [[-1, track] for track in range(first, first + 5)]
     assert max(array.nbytes for array in vars(history).values() if isinstance(array, np.ndarray)) < 4_096
     assert max(len(each) for each in vars(history).values() if isinstance(each, dict | list)) < 64
+
+
+def test_a_cell_that_was_seen_in_all_of_the_last_frames_is_in_their_table_as_in_its_own_past(said):
+    random, history, shorter = np.random.default_rng(4), History(), 0
+    cells = dict.fromkeys(range(1, 9), 0)
+    for sequence in range(60):
+        ended = []
+        if sequence % 9 == 8:  # one is over and its place is given to another at once
+            ended = [next(iter(cells))]
+            del cells[ended[0]]
+            cells[100 + sequence] = 0
+        seen = {track: 0 for track in random.permutation(list(cells)).tolist() if random.random() > 0.1}
+        history.update(said(sequence, seen, ended=ended), area(*random.uniform(0, 1, len(seen))))
+        recent, past, times = history.recent, history.past("area", 16), history.past_s(16)
+        for row, place in enumerate(history.places):
+            frames = min(int(recent.in_a_row[place]), 16)
+            shorter += frames < 16
+            rows = recent.order[-frames:]
+            assert recent.table("area")[rows, place].tolist() == past[row, -frames:].tolist()
+            assert recent.times_s[rows].tolist() == times[row, -frames:].tolist()
+    assert 0 < shorter < 60 * 8
+
+
+def test_a_cell_that_was_missed_or_has_just_begun_was_not_seen_in_all_of_the_last_frames(said):
+    history = History()
+    for sequence, cells in enumerate(({1: 0, 2: 0}, {1: 0, 2: 0}, {2: 0}, {1: 0, 2: 0, 3: 0})):
+        history.update(said(sequence, cells), area(*cells))
+    assert history.recent.in_a_row[history.places].tolist() == [1, 4, 1]
+
+
+def test_the_table_of_the_last_frames_goes_on_with_what_a_revoked_daughter_was(said):
+    history = History()
+    history.update(said(0, {1: 0}), area(10))
+    history.update(said(1, {2: 1, 3: 1}, divisions=[(1, (2, 3))]), area(7, 5))
+    history.update(said(2, {1: 0}, corrections=[(1, 2, 1, 0), (1, 3, 3, 0)], ended=[3]), area(13))
+    recent, (place,) = history.recent, history.places
+    assert recent.in_a_row[place] == 2
+    assert recent.table("area")[recent.order[-2:], place].tolist() == [7, 13]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,17 +18,24 @@ from .units import NO_UNIT, Unit, unit_text
 if TYPE_CHECKING:
     from .sight import Sight
 
-Join: TypeAlias = "Callable[[Sequence[Any]], Any]"
+Join: TypeAlias = "Callable[[NDArray[np.bool_]], NDArray[np.bool_]]"
 
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+
+
+def _differs(left: Any, right: Any, out: NDArray[np.bool_]) -> None:
+    np.less(left, right, out)
+    out |= np.greater(left, right)
+
+
 # An unknown value (NaN) holds in none of them, and so not in their opposites either.
-_WORK: dict[str, Callable[[Any, Any], Any]] = {
+_WORK: dict[str, Callable[[Any, Any, NDArray[np.bool_]], Any]] = {
     "<": np.less,
     "<=": np.less_equal,
     ">": np.greater,
     ">=": np.greater_equal,
     "==": np.equal,
-    "!=": lambda left, right: np.less(left, right) | np.greater(left, right),
+    "!=": _differs,
 }
 
 
@@ -55,12 +62,13 @@ class Clause:
     unit: Unit
     unit_name: str
 
-    def holds(self, sight: Sight) -> Any:
-        """Return (n,) bool of the cells, or one of the frame."""
+    def holds(self, sight: Sight, into: NDArray[np.bool_]) -> None:
+        """Write for which cells it holds, (n,), or whether it does for the frame, everywhere."""
         left = sight.value(self.left)
         if self.right is None:
-            return ~left if self.sign == "not" else left
-        return _WORK[self.sign](left, sight.value(self.right))
+            into[:] = ~left if self.sign == "not" else left
+        else:
+            _WORK[self.sign](left, sight.value(self.right), into)
 
     def sides(self, sight: Sight, row: int) -> tuple[float, float | None]:
         """Return value and threshold of one cell, in the unit of the clause; without threshold where there is none."""
@@ -80,7 +88,7 @@ class Condition:
     clauses
         Its comparisons.
     whole
-        Returns from what each clause gives, (n,) bool each, where the whole condition holds.
+        Returns from where each clause holds, (k, n) bool, where the whole condition does.
     per_cell
         Whether it says something of each cell, else of the frame.
     """
@@ -90,10 +98,12 @@ class Condition:
     whole: Join
     per_cell: bool
 
-    def each(self, sight: Sight) -> list[NDArray[np.bool_]]:
-        """Return (n,) bool of each clause; (1,) if the condition is of the frame."""
-        n = len(sight.tracks) if self.per_cell else 1
-        return [np.broadcast_to(clause.holds(sight), (n,)) for clause in self.clauses]
+    def each(self, sight: Sight) -> NDArray[np.bool_]:
+        """Return (k, n) bool, where each clause holds; (k, 1) if the condition is of the frame."""
+        found = np.empty((len(self.clauses), len(sight.tracks) if self.per_cell else 1), np.bool_)
+        for clause, into in zip(self.clauses, found, strict=True):
+            clause.holds(sight, into)
+        return found
 
 
 def read_condition(text: str, known: Known | None = None) -> Condition:
@@ -169,4 +179,4 @@ def _comparison(node: Comparison, known: Known | None, negated: bool) -> Clause:
 
 
 def _at(values: Any, row: int) -> float:
-    return float(values[row]) if np.ndim(values) else float(values)
+    return float(values[row]) if isinstance(values, np.ndarray) and values.ndim else float(values)

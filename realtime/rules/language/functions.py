@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import nearby
+from . import nearby, order
 from .syntax import ExpressionError
 from .units import FRAMES, LENGTH, PLAIN, TIME, Dimension, in_words
 from .windows import Kind, over
@@ -107,6 +108,15 @@ def _population(work: Callable[[Any], Any]) -> Callable[[int, tuple[Term, ...]],
     return make
 
 
+def _median(at: int, arguments: tuple[Term, ...]) -> Made:
+    (of,) = _of_cells(at, arguments)
+
+    def compute(sight: Sight) -> Any:
+        return order.median(sight, of)
+
+    return Made(of.dimension, compute, per_cell=False)
+
+
 def _percentile(at: int, arguments: tuple[Term, ...]) -> Made:
     (of,) = _of_cells(at, arguments[:1])
     share = arguments[1]
@@ -115,7 +125,7 @@ def _percentile(at: int, arguments: tuple[Term, ...]) -> Made:
 
     def compute(sight: Sight) -> Any:
         q = min(100.0, max(0.0, float(sight.value(share))))
-        return _known(lambda values: np.percentile(values, q), sight.value(of))
+        return order.percentile(sight, of, q)
 
     return Made(of.dimension, compute, per_cell=False)
 
@@ -124,11 +134,7 @@ def _rank(at: int, arguments: tuple[Term, ...]) -> Made:
     (of,) = _of_cells(at, arguments)
 
     def compute(sight: Sight) -> Any:
-        values = np.asarray(sight.value(of), np.float64)
-        ranks = np.full(len(values), np.nan)
-        there = np.flatnonzero(~np.isnan(values))
-        ranks[there[np.argsort(-values[there], kind="stable")]] = np.arange(1, len(there) + 1)
-        return ranks
+        return order.ranks(np.asarray(sight.value(of), np.float64))
 
     return Made(PLAIN, compute, per_cell=True)
 
@@ -138,7 +144,8 @@ def _zscore(at: int, arguments: tuple[Term, ...]) -> Made:
 
     def compute(sight: Sight) -> Any:
         values = np.asarray(sight.value(of), np.float64)
-        return (values - _known(np.mean, values)) / _known(np.std, values)
+        off = values - _known(np.mean, values)
+        return off / math.sqrt(_known(np.mean, off * off))
 
     return Made(PLAIN, compute, per_cell=True)
 
@@ -231,7 +238,7 @@ FUNCTIONS: dict[str, Function] = {
         "the largest of several; of one, the largest of all cells",
         _extreme(np.maximum, np.max),
     ),
-    "median": Function(_OF_CELLS, 1, 1, "median over all cells", _population(np.median)),
+    "median": Function(_OF_CELLS, 1, 1, "median over all cells", _median),
     "mean": Function(_OF_CELLS, 1, 1, "mean over all cells", _population(np.mean)),
     "std": Function(_OF_CELLS, 1, 1, "standard deviation over all cells", _population(np.std)),
     "sum": Function(_OF_CELLS, 1, 1, "sum over all cells", _population(np.sum)),

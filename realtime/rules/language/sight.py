@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ....trackers.history import Descent
+from ....trackers.history import Descent, History
+from ....trackers.recent import FRAMES
 from ..rule import Moment
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 
 _MISSING = "missing"
-_GATHERED = 16  # observations that are gathered at once: most windows are no longer
 
 
 class Sight:
@@ -78,41 +79,95 @@ class Sight:
             found = self._memo[term.text] = term.compute(self)
         return found
 
-    def past(self, frames: int) -> Past:
-        """Return the last observations of the same cells, at most as many as are kept."""
-        key = f"past {frames}"
+    def once(self, key: str, work: Callable[[], Any]) -> Any:
+        """Return what ``work`` gives; done once per moment for each key, which no term may have as its text."""
         if key not in self._memo:
-            self._memo[key] = Past(self, frames)
+            self._memo[key] = work()
         return self._memo[key]
 
-    def kept(self, column: str | None, frames: int) -> Any:
-        """Return (n, frames) of what is kept under this name, or of its times in s; gathered once for all windows."""
-        history = self.moment.history
-        name = None if history is None or column is None else self.column(column, history.names)
-        if history is None or (column is not None and name is None):
-            return np.full((len(self.tracks), frames), np.nan)
-        deep = min(history.depth, max(_GATHERED, 1 << (frames - 1).bit_length()))
-        key = f"kept {name} {deep}"
-        if key not in self._memo:
-            kept = history.past_s(deep) if name is None else history.past(name, deep)
-            self._memo[key] = kept
-        return self._memo[key][:, -frames:]
+    def recent(self) -> RecentSight:
+        """Return the last frames, as tables by place.
+
+        Raises
+        ------
+        ValueError
+            If the moment has no history.
+        """
+        return self.once("recent frames", lambda: RecentSight(self.moment))
+
+    def past(self, frames: int, rows: NDArray[np.int64] | None = None) -> PastSight:
+        """Return the last observations of the same cells, or of some of them; at most as many as are kept.
+
+        Raises
+        ------
+        ValueError
+            If the moment has no history.
+        """
+        if rows is not None:
+            return PastSight(self.moment, frames, rows)
+        return self.once(f"past {frames}", lambda: PastSight(self.moment, frames))
+
+    def past_with_gaps(self) -> PastSight:
+        """Return the last observations of the cells that were not seen in all of the last frames, one for all windows.
+
+        Raises
+        ------
+        ValueError
+            If the moment has no history.
+        """
+
+        def work() -> PastSight:
+            history = _history_of(self.moment)
+            rows = np.flatnonzero(history.recent.in_a_row[history.places] < FRAMES)
+            return PastSight(self.moment, min(FRAMES, history.depth), rows)
+
+        return self.once("past with gaps", work)
 
 
-class Past(Sight):
-    """The last observations of the cells of a moment, (n, frames) each, the newest last; NaN where there is none."""
+class RecentSight(Sight):
+    """The last frames, (16, capacity) each: :attr:`~cytoloop.trackers.history.History.recent` says which is which."""
 
-    def __init__(self, now: Sight, frames: int) -> None:
-        super().__init__(now.moment)
-        self._now, self._frames, self._memo = now, frames, {}
+    def __init__(self, moment: Moment) -> None:
+        super().__init__(moment)
+        self._recent, self._memo = _history_of(moment).recent, {}
 
     def measured(self, column: str) -> Any:
-        """Return (n, frames) of what was measured under this name; NaN if it was not."""
-        return self._now.kept(column, self._frames)
+        """Return what was measured under this name; NaN if it was not."""
+        name = self.column(column, self._recent.names)
+        shape = (len(self._recent.order), len(self._recent.in_a_row))
+        return np.full(shape, np.nan, np.float32) if name is None else self._recent.table(name)
 
-    def times_s(self) -> Any:
-        """Return (n, frames) of the observations in s."""
-        return self._now.kept(None, self._frames)
+
+class PastSight(Sight):
+    """The last observations of cells of a moment, (k, frames) each, the newest last; NaN where there is none.
+
+    Attributes
+    ----------
+    rows
+        (k,) int64, rows of the cells in the moment.
+    """
+
+    def __init__(self, moment: Moment, frames: int, rows: NDArray[np.int64] | None = None) -> None:
+        super().__init__(moment)
+        self._history, self._frames, self._memo = _history_of(moment), frames, {}
+        self.rows = np.arange(len(self.tracks)) if rows is None else rows
+
+    def measured(self, column: str) -> Any:
+        """Return what was measured under this name; NaN if it was not."""
+        name = self.column(column, self._history.names)
+        if name is not None:
+            return self._history.past(name, self._frames, self.rows)
+        return np.full((len(self.rows), self._frames), np.nan)
+
+    def times_s(self) -> NDArray[np.float64]:
+        """Return the times of the observations in s."""
+        return self.once("past times", lambda: self._history.past_s(self._frames, self.rows))
+
+
+def _history_of(moment: Moment) -> History:
+    if moment.history is None:
+        raise ValueError("this moment has no history of its cells")
+    return moment.history
 
 
 def missing(moment: Moment) -> frozenset[str]:

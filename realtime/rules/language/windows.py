@@ -10,13 +10,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ....models.kernels import frozen
+from ....trackers.recent import FRAMES
 
 if TYPE_CHECKING:
-    from .sight import Sight
+    from .sight import PastSight, Sight
     from .terms import Term
 
 Kind = Literal["slope", "before", "mean", "min", "max", "std"]
 _KINDS: tuple[Kind, ...] = ("slope", "before", "mean", "min", "max", "std")
+_SLOPE, _BEFORE, _MEAN, _MIN, _MAX, _STD = range(6)
 _TO_BEGINNING = ("slope", "before")  # these look at the beginning of the window too: one observation more
 _LEAST_SPAN = 0.5
 
@@ -62,26 +64,124 @@ def over(sight: Sight, term: Term, window: float, in_frames: bool, kind: Kind) -
             return np.full(n, np.nan)
     if not 1 <= frames <= history.depth:
         return np.full(n, np.nan)
-    past = sight.past(frames)
-    values = np.broadcast_to(past.value(term), (n, frames))
-    return _over(
-        frozen(values, np.float64),
-        frozen(past.times_s(), np.float64),
-        since,
-        needed,
-        span,
-        _KINDS.index(kind),
+    terms = (since, needed, span, _KINDS.index(kind))
+    if frames > FRAMES:
+        return _of_past(sight.past(frames), term, frames, terms)
+    recent = history.recent
+    found, elsewhere = _of_recent(
+        frozen(sight.recent().value(term)),
+        recent.times_s,
+        recent.order[-frames:],
+        recent.in_a_row,
+        history.places,
+        *terms,
     )
+    if elsewhere.any():
+        past = sight.past_with_gaps()
+        among = elsewhere[past.rows]
+        found[past.rows[among]] = _of_past(past, term, frames, terms)[among]
+        elsewhere[past.rows] = False
+        rows = np.flatnonzero(elsewhere)  # all frames are there, but not all values are known
+        if len(rows):
+            found[rows] = _of_past(sight.past(frames, rows), term, frames, terms)
+    return found
+
+
+def _of_past(
+    past: PastSight, term: Term, frames: int, terms: tuple[float, int, float, int]
+) -> NDArray[np.float64]:
+    times = past.times_s()
+    values = np.broadcast_to(past.value(term), times.shape)[:, -frames:]
+    return _of_each(frozen(values, np.float64), frozen(times[:, -frames:]), *terms)
 
 
 def warm_up() -> None:
-    """Compile the kernel, so that no frame waits for it."""
-    one = frozen(np.ones((1, 1)))
-    _over(one, one, -math.inf, 1, 0.0, 0)
+    """Compile the kernels, so that no frame waits for them."""
+    one, places = frozen(np.ones((1, 1))), frozen(np.zeros(1, np.int64))
+    _of_each(one, one, -math.inf, 1, 0.0, 0)
+    for dtype in (np.float32, np.float64):
+        _of_recent(frozen(one, dtype), one[0], places, places, places, -math.inf, 1, 0.0, 0)
 
 
 @njit(cache=True, nogil=True)
-def _over(
+def _of_recent(
+    table: NDArray[Any],
+    times: NDArray[Any],
+    order: NDArray[Any],
+    in_a_row: NDArray[Any],
+    places: NDArray[Any],
+    since: float,
+    needed: int,
+    span: float,
+    kind: int,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return what is found, and for which cells it is not: a frame or a value of theirs is missing."""
+    n, capacity = len(places), table.shape[1]
+    frames = order[times[order] >= since]
+    found, elsewhere = np.full(n, np.nan), np.zeros(n, np.bool_)
+    total, result = np.zeros(capacity), np.full(capacity, np.nan)
+    for frame in frames:
+        values = table[frame]
+        for place in range(capacity):
+            total[place] += values[place]
+    count = len(frames)
+    if count > 0 and count >= needed and times[frames[-1]] - times[frames[0]] >= span:
+        _work_out(table, times, frames, total, kind, result)
+    for row in range(n):
+        place = np.uintp(places[row])
+        # A sum is finite only if everything in it is.
+        if in_a_row[place] >= len(order) and np.isfinite(total[place]):
+            found[row] = result[place]
+        else:
+            elsewhere[row] = True
+    return found, elsewhere
+
+
+@njit(cache=True, nogil=True)
+def _work_out(
+    table: NDArray[Any],
+    times: NDArray[Any],
+    frames: NDArray[Any],
+    total: NDArray[Any],
+    kind: int,
+    result: NDArray[Any],
+) -> None:
+    """Write what is asked for over these frames, for all places at once, as if all were known."""
+    count, capacity = len(frames), table.shape[1]
+    if kind == _BEFORE:
+        result[:] = table[frames[0]]
+        return
+    if kind in (_MIN, _MAX):
+        result[:] = table[frames[0]]
+        for frame in frames[1:]:
+            values = table[frame]
+            for place in range(capacity):
+                less = values[place] < result[place]
+                if less == (kind == _MIN):
+                    result[place] = values[place]
+        return
+    mean = total / count
+    if kind == _MEAN:
+        result[:] = mean
+        return
+    first = times[frames[0]]
+    middle = first + (times[frames] - first).sum() / count
+    square_times = 0.0
+    result[:] = 0.0
+    for frame in frames:
+        values, off_time = table[frame], times[frame] - middle
+        square_times += off_time * off_time
+        for place in range(capacity):
+            off = values[place] - mean[place]
+            result[place] += off * (off_time if kind == _SLOPE else off)
+    if kind == _SLOPE:
+        result[:] = result / square_times if square_times > 0 else np.full(capacity, np.nan)
+    else:
+        result[:] = np.sqrt(result / count)
+
+
+@njit(cache=True, nogil=True)
+def _of_each(
     values: NDArray[Any], times: NDArray[Any], since: float, needed: int, span: float, kind: int
 ) -> NDArray[np.float64]:
     n, frames = values.shape
@@ -103,13 +203,13 @@ def _over(
         if count < needed or count == 0 or not times[row, last] - times[row, first] >= span:
             continue
         mean = total / count
-        if kind == 1:
+        if kind == _BEFORE:
             found[row] = values[row, first]
-        elif kind == 2:
+        elif kind == _MEAN:
             found[row] = mean
-        elif kind == 3:
+        elif kind == _MIN:
             found[row] = low
-        elif kind == 4:
+        elif kind == _MAX:
             found[row] = high
         else:
             middle = times[row, first] + total_time / count
@@ -121,7 +221,7 @@ def _over(
                     squares += off * off
                     products += off * off_time
                     square_times += off_time * off_time
-            if kind == 5:
+            if kind == _STD:
                 found[row] = np.sqrt(squares / count)
             elif square_times > 0:
                 found[row] = products / square_times
