@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-Fate: TypeAlias = Literal["applied", "dry", "expired", "disarmed", "refused", "failed"]
+Fate: TypeAlias = Literal["applied", "dry", "expired", "disarmed", "refused", "failed", "replaced"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fate
         ``applied``: the hardware did it. ``dry``: it would have, but for a dry run. ``expired``: it came too late.
         ``disarmed``: the microscope was disarmed. ``refused``: the limits at the microscope. ``failed``: the hardware
-        or the acquisition did not take it.
+        or the acquisition did not take it. ``replaced``: a newer one took its place before its turn came.
     age_s
         How long after the frame that was, in s of frame time.
     reason

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
@@ -26,8 +26,21 @@ _HELD_S = 0.1e-3
 """For so long before its time the thread holds the interpreter, so that no other makes it late."""
 _TOLD = 5
 
-Told: TypeAlias = Callable[[Decision, Fate, str], None]
-"""Called with a decision, what came of it, and why it was not applied."""
+
+class Overseer(NamedTuple):
+    """Who hands triggers over.
+
+    Attributes
+    ----------
+    closed
+        Returns why nothing may be fired at this moment (the microscope was disarmed meanwhile), or ``""``.
+    told
+        Called once for each trigger that was taken, with what came of it and why it was not applied; perhaps from
+        another thread.
+    """
+
+    closed: Callable[[], str]
+    told: Callable[[Decision, Fate, str], None]
 
 
 class _Waiting(NamedTuple):
@@ -37,12 +50,12 @@ class _Waiting(NamedTuple):
     number: int
     decision: Decision
     command: Trigger
-    told: Told | None
+    overseer: Overseer | None
 
     def tell(self, fate: Fate, reason: str = "") -> None:
         """Say what came of it."""
-        if self.told is not None:
-            self.told(self.decision, fate, reason)
+        if self.overseer is not None:
+            self.overseer.told(self.decision, fate, reason)
 
 
 @runtime_checkable
@@ -51,10 +64,10 @@ class Scheduling(Protocol):
 
     commands: tuple[type, ...]
 
-    def schedule(self, decision: Decision, now_s: float, told: Told | None = None) -> None:
+    def schedule(self, decision: Decision, now_s: float, overseer: Overseer | None = None) -> None:
         """Take a trigger for ``decision.command.at_s``; ``now_s`` is the present on the same clock.
 
-        ``told`` is called once for each trigger that was taken, when it is known what came of it.
+        The overseer is asked just before it is fired, and told what came of it.
         """
         ...
 
@@ -148,7 +161,7 @@ class ScheduledTrigger:
             raise ActuatorError("a trigger cannot be scheduled: no clock now_s was given")
         self.schedule(decision, self._now_s())
 
-    def schedule(self, decision: Decision, now_s: float, told: Told | None = None) -> None:
+    def schedule(self, decision: Decision, now_s: float, overseer: Overseer | None = None) -> None:
         """Take a trigger for its time; returns at once.
 
         Parameters
@@ -157,8 +170,8 @@ class ScheduledTrigger:
             With a ``Trigger``.
         now_s
             The present in s on the clock of its time.
-        told
-            Called once, when it is known what came of a trigger that was taken; perhaps from another thread.
+        overseer
+            Asked just before it is fired, and told what came of it.
 
         Raises
         ------
@@ -183,7 +196,7 @@ class ScheduledTrigger:
             if len(self._waiting) >= self._most:
                 self.counts["dropped"] += 1
                 raise ActuatorError(f"{self._most} triggers wait already")
-            waiting = _Waiting(start_s, next(self._numbers), decision, command, told)
+            waiting = _Waiting(start_s, next(self._numbers), decision, command, overseer)
             heapq.heappush(self._waiting, waiting)
             self.counts["taken"] += 1
             self._changed.notify()
@@ -258,6 +271,9 @@ class ScheduledTrigger:
         late_s = time.monotonic() - start_s
         if late_s > self._late_s:
             self._refuse("late", "expired", f"late by {1000 * late_s:.2f} ms", taken)
+            return
+        if first.overseer is not None and (reason := first.overseer.closed()):
+            self._refuse("failed", "disarmed", reason, taken)
             return
         self.worst_late_ms = max(self.worst_late_ms, 1000 * late_s)
         decision = first.decision

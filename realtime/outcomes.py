@@ -22,6 +22,7 @@ _IN_WORDS: Mapping[Fate, str] = {
     "disarmed": "not carried out, because the microscope was disarmed",
     "refused": "refused by the limits at the microscope",
     "failed": "not taken by the hardware or the acquisition",
+    "replaced": "replaced by a newer one before its turn came",
 }
 
 
@@ -62,6 +63,8 @@ class OutcomeFigures:
         Would have been carried out, but for a dry run.
     failed
         The hardware or the acquisition did not take them.
+    replaced
+        A newer decision took their place before their turn came.
     age_ms
         ``p50``, ``p99`` and ``max`` of the time from a frame to its decision being carried out, in ms of frame time;
         None where none was.
@@ -76,13 +79,16 @@ class OutcomeFigures:
     disarmed: int = 0
     dry: int = 0
     failed: int = 0
+    replaced: int = 0
     age_ms: Mapping[str, float] | None = None
     missed: tuple[Missed, ...] = ()
 
     @property
     def told(self) -> int:
         """Decisions of which the microscope said what came of them."""
-        return self.on_time + self.late + self.refused + self.disarmed + self.dry + self.failed
+        return sum(
+            (self.on_time, self.late, self.refused, self.disarmed, self.dry, self.failed, self.replaced)
+        )
 
     def values(self) -> dict[str, Any]:
         """Return the figures under the names that scripts read; ages are null where nothing was carried out."""
@@ -93,6 +99,7 @@ class OutcomeFigures:
             "disarmed": self.disarmed,
             "dry": self.dry,
             "failed": self.failed,
+            "replaced": self.replaced,
             "age_ms": dict(self.age_ms or dict.fromkeys(("p50", "p99", "max"))),
             "missed": [each._asdict() for each in self.missed],
         }
@@ -112,7 +119,7 @@ class OutcomeCounter:
         self._fates[outcome.fate] += 1
         if outcome.fate == "applied":
             self._ages_ms.append(1000 * outcome.age_s)
-        elif outcome.fate != "dry":
+        elif outcome.fate not in ("dry", "replaced"):
             kind = (outcome.rule, outcome.fate, _NUMBER.sub("#", outcome.reason))
             if kind in self._reasons or len(self._reasons) < MOST_KINDS:
                 self._reasons.setdefault(kind, outcome.reason)
@@ -133,6 +140,7 @@ class OutcomeCounter:
             disarmed=fates["disarmed"],
             dry=fates["dry"],
             failed=fates["failed"],
+            replaced=fates["replaced"],
             age_ms=ages,
             missed=tuple(
                 Missed(kind[0], kind[1], self._reasons[kind], times)

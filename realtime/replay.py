@@ -107,12 +107,12 @@ def replay(
         policy="lossless",
         keys="",
         save_masks=True,
+        armed=True,  # rules decide as in a run; there is nobody who carries it out
         calibration_days=ANY_AGE,
     )
     with Service(single_stream(private, log=log)) as service:
         address = service.addresses[private.name]
         with Client(address, stream=private.name) as client:
-            client.safeguard.safety.set("dry", "a recording is replayed, and nothing is carried out")
             if not client.wait_connected(_PATIENCE_S):
                 raise LinkError(f"the service at {address} did not answer: {'; '.join(service.messages())}")
             return _Run(client, service, progress, source.count).through(source, speed)

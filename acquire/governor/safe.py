@@ -15,12 +15,13 @@ class SafeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     Attributes
     ----------
     after_s
-        Seconds without a sign of life of the service; longer than work on one frame takes. Default 3.
+        Seconds without a sign of life of the service. Default None: ``hang_s`` of the stream, the longest that work on
+        one frame may take.
     set
         Device properties that are set then, each ``"Device.Property=Value"``. Default none.
     """
 
-    after_s: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 3.0
+    after_s: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] | None = None
     set: Annotated[tuple[Setting, ...], msgspec.Meta(max_length=64)] = ()
 
     @property

@@ -41,6 +41,7 @@ class Safeguard:
         self.safe = False
         self._lock = threading.Lock()
         self._heard_s = 0.0
+        self._hang_s = math.inf
         self._told: Stands | None = None
         self._waiting: deque[Outcome] = deque()
         self._first = 0  # number of the first that waits
@@ -54,7 +55,14 @@ class Safeguard:
 
     def left_s(self) -> float:
         """Return in how many s the microscope must fall to its safe state if nothing is heard meanwhile."""
-        return math.inf if self.terms is None else self._heard_s + self.terms.safe.after_s - time.monotonic()
+        return self._heard_s + self.safe_after_s - time.monotonic()
+
+    @property
+    def safe_after_s(self) -> float:
+        """How long the service may be silent, in s."""
+        if self.terms is None:
+            return math.inf
+        return self._hang_s if self.terms.safe.after_s is None else self.terms.safe.after_s
 
     def fall(self) -> bool:
         """Note that the microscope is in its safe state if the service has been silent for too long; True if so."""
@@ -86,8 +94,8 @@ class Safeguard:
         if back:
             _LOG.warning("the service is back: decisions are carried out again")
         match message:
-            case Welcome(terms=terms):
-                self.terms = terms
+            case Welcome(terms=terms, hang_s=hang_s):
+                self._hang_s, self.terms = hang_s, terms
                 self.safety.begin(armed=terms.armed)
             case Order(standing=standing, why=why):
                 self.safety.set(standing, why)

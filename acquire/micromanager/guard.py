@@ -196,6 +196,7 @@ class Guard:
         self._check.check([event])
         if steering.hardware is None:
             raise ActuatorError("Revisit needs a core in this process")
+        steering.wait_open(start_s, lambda: self._watch.ending)
         with self._as_before(event, step):
             self._loop.note_visit(event, visit)
             self._take_image(event)

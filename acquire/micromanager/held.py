@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..commands import MoveFocus, MoveStage, SetChannel, SetExposure
 from ..errors import ActuatorError
@@ -18,6 +18,7 @@ from .hardware import Hardware
 from .ledger import Ledger
 from .step import Step
 
+K = TypeVar("K")
 Place: TypeAlias = "tuple[float, float] | None"
 Channel: TypeAlias = "tuple[str, str] | None"
 
@@ -65,7 +66,7 @@ class Held:
         target = (command.x_um, command.y_um)
         if not all(map(math.isfinite, target)):
             raise ActuatorError(f"stage position {target} um: must be finite")
-        self._moves[plan.xy_um] = _Change(decision, target)
+        self._hold(self._moves, plan.xy_um, _Change(decision, target))
         if command.z_um is not None:
             self.move_focus(decision, MoveFocus(command.z_um), plan)
 
@@ -79,7 +80,7 @@ class Held:
         """
         if not math.isfinite(command.z_um):
             raise ActuatorError(f"focus position {command.z_um} um: must be finite")
-        self._focus[plan.xy_um] = _Change(decision, command.z_um, plan.z_um)
+        self._hold(self._focus, plan.xy_um, _Change(decision, command.z_um, plan.z_um))
 
     def set_exposure(self, decision: Decision, command: SetExposure, plan: Step) -> None:
         """Hold an exposure for the channel of a plan.
@@ -90,7 +91,7 @@ class Held:
             If it is not a positive finite number.
         """
         check_exposure(command.exposure_ms)
-        self._exposures[plan.channel] = _Change(decision, command.exposure_ms)
+        self._hold(self._exposures, plan.channel, _Change(decision, command.exposure_ms))
 
     def set_channel(self, decision: Decision, command: SetChannel, plan: Step) -> None:
         """Hold a preset for the channel of a plan; without a group, of the group that was planned.
@@ -103,7 +104,7 @@ class Held:
         group = command.group or (plan.channel[0] if plan.channel else "")
         if not group or not command.preset:
             raise ActuatorError(f"channel {command.preset!r} of group {group!r}: both must be given")
-        self._channels[plan.channel] = _Change(decision, (group, command.preset))
+        self._hold(self._channels, plan.channel, _Change(decision, (group, command.preset)))
 
     def edit(self, step: Step, hardware: Hardware | None) -> Step:
         """Return a planned step with all that is held for it."""
@@ -128,6 +129,13 @@ class Held:
             )
             for change in table
         ]
+
+    def _hold(self, table: dict[K, _Change], key: K, change: _Change) -> None:
+        """Hold a value; the one that it replaces unused is told of."""
+        before = table.get(key)
+        if before is not None and not before.done and before.decision is not change.decision:
+            self._ledger.note(before.decision, "replaced", "a newer decision came before its turn")
+        table[key] = change
 
     def _position(self, step: Step, hardware: Hardware | None) -> Place:
         move = self._moves.get(step.xy_um)

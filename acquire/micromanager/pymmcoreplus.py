@@ -167,6 +167,7 @@ class MdaLoop(LoopBase):
         channel = changes.get("channel")
         if channel and not self._core.isConfigDefined(channel["group"], channel["config"]):
             raise ActuatorError(f"group {channel['group']!r} has no preset {channel['config']!r}")
+        self.steering.wait_open(start_s, lambda: self._core.mda.status.cancel_requested)
         changes |= {"min_start_time": start_s, "metadata": {**like.metadata, "extra": self._extras}}
         here = self._here
         with away(self.steering.hardware, visit.step, channel["group"] if channel else ""):

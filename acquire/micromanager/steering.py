@@ -43,7 +43,7 @@ from ..errors import ActuatorError
 from ..governor.limits import Limits
 from ..link.client import Client
 from ..reply import Decision
-from ..scheduled import Scheduling
+from ..scheduled import Overseer, Scheduling
 from .gate import Gate
 from .hardware import Hardware
 from .held import Held, check_exposure
@@ -57,6 +57,7 @@ from .watchdog import Watchdog
 LONGEST_PAUSE_S = 60.0
 _LOG = logging.getLogger("cytoloop.loop")
 _HOLD_S = 1.0
+_LOOK_S = 0.02
 
 
 class Steering:
@@ -110,6 +111,7 @@ class Steering:
         self.safety = client.safeguard.safety
         self.pace = Pace()
         self._gate = Gate(client.safeguard, outgoing, limits)
+        self._overseer = Overseer(self._gate.closed, self.ledger.note)
         self._held = Held(self.ledger)
         self._visits = Visits()
         self._properties: list[Decision] = []
@@ -249,6 +251,30 @@ class Steering:
         visit = self._visits.next_until(now_s + wait_s)
         return None if visit is None else (visit, clock_s + max(0.0, visit.command.at_s - now_s))
 
+    def wait_open(self, start_s: float, ended: Callable[[], bool]) -> None:
+        """Wait for a time on the engine's clock.
+
+        Parameters
+        ----------
+        start_s
+            The time in s.
+        ended
+            Returns whether the acquisition is ending.
+
+        Raises
+        ------
+        ActuatorError
+            If nothing may reach the hardware any more, or the acquisition ends, before the time has come.
+        """
+        while self.pace.clock is not None:
+            if reason := self._gate.closed() or ("the acquisition is ending" if ended() else ""):
+                raise ActuatorError(reason)
+            left_s = start_s - self.pace.clock()
+            if left_s <= 0:
+                return
+            if self._interrupted.wait(min(left_s, _LOOK_S)):
+                raise ActuatorError("the loop is closed")
+
     def take_after_extras(self) -> None:
         """As :meth:`take`, but an extra image cannot ask for another one, or there might be no end."""
         self.take()
@@ -262,7 +288,7 @@ class Steering:
         actuator = next((a for a in self._actuators if type(command) in a.commands), None)
         if actuator is not None:
             if type(command) is Trigger and isinstance(actuator, Scheduling):
-                actuator.schedule(decision, self._outgoing.now_s(), self.ledger.note)
+                actuator.schedule(decision, self._outgoing.now_s(), self._overseer)
             elif type(command) is not Trigger or self._is_due(decision, command):
                 actuator.actuate(decision)
                 self.ledger.applied(decision)

@@ -92,7 +92,7 @@ class Watchdog:
         _LOG.error(
             "no sign of life of the service for %g s: the microscope falls to its safe state"
             " (raise safe.after_s if work on one frame may take that long)",
-            safe.after_s,
+            self._safeguard.safe_after_s,
         )
         for actuator in self._actuators:
             try:

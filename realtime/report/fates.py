@@ -16,6 +16,7 @@ _ROWS = (
     ("refused by the limits at the microscope", "refused"),
     ("not done: the microscope was disarmed, or in its safe state", "disarmed"),
     ("dry run: would have been carried out", "dry"),
+    ("replaced by a newer one before its turn came", "replaced"),
     ("not done: the hardware or the acquisition did not take it", "failed"),
 )
 _AGES = (("half of them within", "p50"), ("99 of 100 within", "p99"), ("the slowest", "max"))
@@ -54,10 +55,7 @@ def fates(decided: Mapping[str, Decided]) -> str:
             (f"from the image to the action: {words}", *(_age(each.outcomes, name) for each in every))
             for words, name in _AGES
         ]
-        note = (
-            "* A newer decision took its place before its turn came, or the run had ended. "
-            f"{_UNKNOWN}: not known, or none."
-        )
+        note = f"* The run had ended. {_UNKNOWN}: not known, or none."
     else:
         note = _NOBODY
     heads = ("", *(name if len(decided) > 1 else "number" for name in decided))

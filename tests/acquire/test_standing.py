@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cytoloop.acquire.commands import Disarm, MoveStage, SetExposure, Stop
+from cytoloop.acquire.commands import Disarm, MoveStage, Revisit, SetExposure, Stop, Trigger
 from cytoloop.acquire.errors import ActuatorError
 from cytoloop.acquire.governor.standing import Safety
 from cytoloop.acquire.micromanager.loop import Loop
+from cytoloop.acquire.scheduled import ScheduledTrigger
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 
@@ -99,3 +102,36 @@ def test_an_order_to_disarm_is_never_stale(scripted: Any, places: Any) -> None:
 def test_an_unknown_standing_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ActuatorError, match="'arm': allowed are disarmed, dry, armed. Did you mean 'armed'"):
         Safety().set("arm", "")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_visit_and_a_pulse_that_wait_when_it_is_disarmed_do_not_happen(
+    scripted: Any, core: Any, caplog: Any
+) -> None:
+    from pycromanager import Acquisition
+
+    fired: list[float] = []
+    gate = ScheduledTrigger(lambda decision: fired.append(time.monotonic()))
+    link = scripted(
+        lambda frame: (
+            (Revisit(50.0, 0.0, at_s=frame.time_s + 1.2), Trigger("gate", frame.time_s + 1.2))
+            if frame.sequence == 0
+            else ()
+        )
+    )
+    with (
+        Loop(link, mode="lockstep", actuators=[gate]) as loop,
+        Acquisition(
+            None, "test", image_process_fn=loop.on_image, pre_hardware_hook_fn=loop.before_event
+        ) as acq,
+    ):
+        timer = threading.Timer(0.5, loop.disarm, ["the sample is changed"])
+        timer.start()
+        taken = loop.guard(acq).acquire(
+            [{"axes": {"time": index}, "min_start_time": 2.0 * index} for index in range(2)]
+        )
+        timer.join()
+        assert taken == 2
+        assert loop.stats.applied == 0
+    assert fired == []
+    assert core.getXPosition() == pytest.approx(0.0, abs=0.01)
+    assert gate.counts["disarmed"] + gate.counts["failed"] + gate.counts["dropped"] == 1
