@@ -44,7 +44,7 @@ def open_source(path: str | Path, *, interval_s: float = 1.0) -> Source:
     Parameters
     ----------
     path
-        A file or folder.
+        A file or folder; of a folder with one sequence of the Cell Tracking Challenge, that one.
     interval_s
         Time between time points in s, for recordings that do not say.
 
@@ -94,7 +94,9 @@ def _folder(path: Path, interval_s: float) -> Source:
     if images:
         return _tiff(path, interval_s)
     inside = sorted(name for name in names if name.isdecimal() and (path / name).is_dir())
-    hint = f"It holds the sequence(s) {', '.join(inside)}: give one of these. " if inside else ""
+    if len(inside) == 1:
+        return _folder(path / inside[0], interval_s)
+    hint = f"It holds the sequences {', '.join(inside)}: give one of these. " if inside else ""
     if (path / "Full resolution").is_dir():
         hint = "It is a multi-resolution NDTiff: give its folder 'Full resolution'. "
     raise SourceError(path, f"no recording in this folder. {hint}{_KNOWN}")

@@ -93,6 +93,8 @@ class Watch:
                     "step_ms": percentiles(np.array(self._steps_ms.get(name, ()))),
                     "restarts": restarts[name],
                     "damaged": 0 if status is None else status.damaged,
+                    "standing": "" if status is None else status.standing,
+                    "safe_state": status is not None and status.safe,
                 }
             )
         return rows
@@ -136,12 +138,13 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
-    for head in ("stream", "address", "client"):
+    for head in ("stream", "address", "client", "microscope"):
         table.add_column(head)
     for head in ("frames", "frames/s", "step p50 ms", "p99 ms", "restarts"):
         table.add_column(head, justify="right")
     for row in rows:
         step = ("-" if isnan(row["step_ms"][key]) else f"{row['step_ms'][key]:.1f}" for key in ("p50", "p99"))
         figures = (row["frames"], row["frames_per_s"], *step, row["restarts"])
-        table.add_row(row["stream"], row["address"], row["state"], *map(str, figures))
+        standing = "safe state" if row["safe_state"] else row["standing"] or "-"
+        table.add_row(row["stream"], row["address"], row["state"], standing, *map(str, figures))
     return table

@@ -72,7 +72,9 @@ def test_a_three_dimensional_sequence_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_frames_is_refused_with_what_is_there(tmp_path: Path) -> None:
     write(tmp_path / "Data" / "01", [0])
-    with pytest.raises(SourceError, match=r"It holds the sequence\(s\) 01"):
+    assert open_source(tmp_path / "Data").count == 1  # the only sequence there is
+    write(tmp_path / "Data" / "02", [0])
+    with pytest.raises(SourceError, match="It holds the sequences 01, 02: give one of these"):
         open_source(tmp_path / "Data")
     assert "no image named t000.tif" in refusal(tmp_path / "Data").reason
     assert "cannot be listed" in refusal(tmp_path / "nothing").reason
