@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import SourceError
 from ..frame import Frame
+from ..plugins import find_class
 
 
 @runtime_checkable
@@ -67,6 +68,8 @@ def open_source(path: str | Path, *, interval_s: float = 1.0) -> Source:
         raise SourceError(path, f"not a kind of file that can be replayed. {_KNOWN}")
     if (path / "NDTiff.index").is_file():
         return _ndtiff(path, interval_s)
+    if (path / "journal").is_file():
+        return find_class("sources", "run")(path, interval_s=interval_s)
     if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
         from .zarr import ZarrSource
 
@@ -77,6 +80,7 @@ def open_source(path: str | Path, *, interval_s: float = 1.0) -> Source:
 _KNOWN = """Looked for, in this order:
   ndtiff  a folder with NDTiff.index (pycro-manager, Micro-Manager), or one of its .tif files
   zarr    an OME-Zarr folder, 0.4 (.zattrs) or 0.5 (zarr.json)
+  run     the folder of a run (log/STREAM/DATE_RUN) whose frames were recorded
   ctc     a folder of t000.tif, t001.tif, ... (Cell Tracking Challenge)
   tiff    a TIFF stack, an OME-TIFF, or a folder of TIFF files (.tif, .tiff), one image each"""
 

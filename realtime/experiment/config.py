@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from ...acquire.calibration.stored import read_calibration
 from ...acquire.errors import AddressError, CalibrationError, ConfigurationError
 from ...acquire.governor.safe import SafeState
 from ...acquire.link.addresses import Address, parse_address, require_keys
+from ..recording.settings import Record
 from ..rules.known import Known
 from .channel_checks import check_channels, check_segmenter
 from .document import Document, field_types, read_document, see_modules_of
@@ -21,6 +22,7 @@ from .rule_files import read_rules_file
 from .stream import RuleSet, StreamConfig
 from .toml_lines import KeyPath
 
+T = TypeVar("T", bound=msgspec.Struct)
 _MOST_STREAMS = 64  # each is a process
 _ANY_HOST = {"*", "0.0.0.0", "[::]"}
 
@@ -89,6 +91,7 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
         "rules": Any,
         "limits": Any,
         "safe": Any,
+        "record": Any,
         "trust": Any,
         "shadow": tuple[str, ...],
     }
@@ -103,10 +106,8 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
     _read_calibration(document, path, values)
     values["trust"] = read_trust(document, (*path, "trust"), values.get("trust", {}))
     values["limits"] = read_limits(document, (*path, "limits"), values.get("limits", {}))
-    safe = (*path, "safe")
-    values["safe"] = SafeState(
-        **document.fields(safe, document.table(safe, values.get("safe", {})), field_types(SafeState))
-    )
+    values["safe"] = _read_table(document, (*path, "safe"), values.get("safe", {}), SafeState)
+    values["record"] = _read_table(document, (*path, "record"), values.get("record", {}), Record)
     built: dict[str, Any] = {}
     for key, kind, default in (("segmenter", SEGMENTER, "net"), ("tracker", TRACKER, "lap")):
         values[key], built[key] = read_plugin(document, (*path, key), values.get(key, default), kind)
@@ -125,6 +126,11 @@ def _read_stream(document: Document, name: str, value: Any) -> StreamConfig | No
             document.report((*path, *wrong.key), wrong.reason)
     _check_address(document, path, stream)
     return stream
+
+
+def _read_table(document: Document, path: KeyPath, value: Any, kind: type[T]) -> T:
+    """Return what a table of plain values says."""
+    return kind(**document.fields(path, document.table(path, value), field_types(kind)))
 
 
 def _read_calibration(document: Document, path: KeyPath, values: dict[str, Any]) -> None:

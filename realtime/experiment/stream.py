@@ -12,6 +12,7 @@ from ...acquire.errors import ConfigurationError, Problem
 from ...acquire.governor.limits import Limits
 from ...acquire.governor.safe import SafeState
 from ...acquire.link.addresses import DEFAULT_ADDRESS
+from ..recording.settings import Record
 from ..trust import Trust
 from .channel_checks import check_channels
 from .choice import PluginChoice
@@ -111,6 +112,8 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         false.
     limits
         What commands may ask for.
+    record
+        What is recorded beside the journal.
     safe
         When the microscope falls to its safe state, and what is set then.
     trust
@@ -139,6 +142,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     shadow: tuple[RuleSet, ...] = ()
     armed: bool = False
     limits: Limits = Limits()
+    record: Record = Record()
     safe: SafeState = SafeState()
     trust: Trust = Trust()
 

@@ -46,6 +46,8 @@ from ...acquire.link.pixels import frame_of
 from ...acquire.link.ring import RingReader
 from ...models.segmenter import Remembering, Segmenter
 from ..experiment.stream import StreamConfig
+from ..recording.feed import RecorderFeed
+from ..recording.ring import RecordRing
 from .requests import Requests
 from .run import Run
 
@@ -105,9 +107,13 @@ class Engine:
     segmenter
         The stream's segmenter, loaded, for the first run: building one when a client comes would keep the engine
         silent, perhaps for longer than ``hang_s``. None builds it then.
+    ring
+        Name of the memory between engine and recorder; ``""``: frames are not recorded.
 
     Raises
     ------
+    LinkError
+        If there is no such memory.
     AddressError
         If the address cannot be bound, or is not local and there are no keys.
     """
@@ -118,10 +124,12 @@ class Engine:
         log: Path,
         report: Callable[[EngineStatus], None],
         segmenter: Segmenter | None = None,
+        ring: str = "",
     ) -> None:
         self._stream, self._log, self._report = stream, log, report
         self._segmenter, self._segmenter_used = segmenter, False
         self._identity = uuid.uuid4().hex
+        self._feed = RecorderFeed(stream.record, RecordRing.attach(ring)) if ring else None
         self._socket, self._authenticator = _bind(stream)
         self.status = EngineStatus(str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT)).rstrip("\0"))
         self._run: Run | None = None
@@ -136,9 +144,10 @@ class Engine:
 
     def turn(self, timeout_s: float) -> None:
         """Take in all messages that wait, process one frame, give a sign of life."""
-        if self._socket.poll(0 if self._queue else int(timeout_s * 1000)):
+        busy = self._queue and (self._feed is None or not self._feed.waits)
+        if self._socket.poll(0 if busy else int(timeout_s * 1000)):
             self._take_in()
-        if self._queue:
+        if self._queue and (self._feed is None or self._feed.has_room(self._queue[0].header.nbytes)):
             self._process(self._queue.popleft())
         self._give_sign_of_life()
 
@@ -156,6 +165,8 @@ class Engine:
     def close(self) -> None:
         """Close run, ring and socket."""
         self._leave()
+        if self._feed is not None:
+            self._feed.close()
         self._requests.close()
         self._socket.close(linger=200)
         if self._authenticator is not None:
@@ -276,7 +287,12 @@ class Engine:
         if self._run is None or self._run.name != hello.run:
             self._leave()
             self._run = Run(
-                self._stream, self._log, hello.run, self._give_sign_of_life, self._fresh_segmenter()
+                self._stream,
+                self._log,
+                hello.run,
+                self._give_sign_of_life,
+                self._fresh_segmenter(),
+                self._feed,
             )
             if self._run.next_sequence:
                 self._say(f"run taken over at frame {self._run.next_sequence}")

@@ -23,7 +23,7 @@ _FREEZE_EVERY = 100  # frames
 Pipe: TypeAlias = "Connection[Any, Any]"
 
 
-def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
+def engine_main(stream: StreamConfig, log: Path, ring: str, pipe: Pipe) -> None:
     """Import and build all that a run needs, wait for the address to serve, then serve.
 
     The segmenter is loaded here, once, and handed on to the first run: at its start the process may be silent for
@@ -31,7 +31,8 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
 
     The supervisor sends the address once (a standby waits for it) with the time in s for which to try to get
     it, and closes the pipe to end the process. Sent back are an :class:`~.engine.EngineStatus` about four
-    times a second, or the text of the error that made serving impossible.
+    times a second, or the text of the error that made serving impossible. ``ring`` names the memory between engine and
+    recorder, ``""`` if nothing is recorded.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which ends its engines
     try:
@@ -39,7 +40,7 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
         Pipeline(stream, segmenter)  # warm: imports, compiled kernels; and what cannot be built fails now
         pipe.send(None)
         address, patience_s = pipe.recv()
-        engine = _bind(replace(stream, address=address), log, pipe, patience_s, segmenter)
+        engine = _bind(replace(stream, address=address), log, ring, pipe, patience_s, segmenter)
     except (EOFError, ConnectionError):
         return
     except CytoloopError as error:
@@ -51,12 +52,14 @@ def engine_main(stream: StreamConfig, log: Path, pipe: Pipe) -> None:
         engine.close()
 
 
-def _bind(stream: StreamConfig, log: Path, pipe: Pipe, patience_s: float, segmenter: Segmenter) -> Engine:
+def _bind(
+    stream: StreamConfig, log: Path, ring: str, pipe: Pipe, patience_s: float, segmenter: Segmenter
+) -> Engine:
     """Listen; the address of an engine that was just killed may take a moment to become free."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            return Engine(stream, log, lambda status: pipe.send(status), segmenter)
+            return Engine(stream, log, lambda status: pipe.send(status), segmenter, ring)
         except AddressError:
             if time.monotonic() > deadline:
                 raise

@@ -18,6 +18,7 @@ from ...models.labels import Labels
 from ...models.segmenter import Segmenter
 from ..experiment.stream import StreamConfig
 from ..pipeline import Pipeline, Step
+from ..recording.feed import RecorderFeed
 from .answers import because, with_image
 from .attempts import Attempts
 from .held import HeldImages
@@ -47,6 +48,8 @@ class Run:
         Called for every frame that is restored, so that a long journal is not taken for a hang.
     segmenter
         The stream's segmenter, loaded, that knows no frames yet; None has it built here.
+    feed
+        Hands frames and masks on to the recorder; None: they are not recorded.
     """
 
     def __init__(
@@ -56,12 +59,13 @@ class Run:
         run: str,
         alive: Callable[[], None],
         segmenter: Segmenter | None = None,
+        feed: RecorderFeed | None = None,
     ) -> None:
         self.name = run
         self.folder = _run_folder(log / stream.name, run)
         self.next_sequence = 0
         self._pipeline = Pipeline(stream, segmenter)
-        self._stream = stream
+        self._stream, self._feed = stream, feed
         self._policy = stream.policy
         write_stream(self.folder, stream)
         self._masks = self.folder / "masks" if stream.save_masks else None
@@ -88,6 +92,9 @@ class Run:
             raise WireError(f"frame {header.sequence} is out of order; {self.next_sequence} is next")
         step = self._step(header, frame)
         reply, labels, detections, segmented, memory = step
+        if self._feed is not None:
+            said = self._feed.put(str(self.folder.resolve()), header, frame, labels, segmented)
+            reply = replace(reply, messages=(*reply.messages, *said)) if said else reply
         if self._masks is not None and labels is not None:
             mask = self._masks / f"{header.sequence:06d}.tif"
             reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
@@ -191,6 +198,8 @@ class Run:
 
     def close(self) -> None:
         """Close the files."""
+        if self._feed is not None:
+            self._feed.end(str(self.folder.resolve()))
         self._attempts.close()
         self._outcomes.close()
         self._journal.close()

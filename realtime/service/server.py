@@ -19,6 +19,7 @@ from ..experiment.config import Experiment
 from ..experiment.stream import StreamConfig
 from .engine import EngineStatus
 from .process import engine_main
+from .recorder_process import SupervisedRecorder
 
 _POLL_S = 0.1
 _STOP_S = 3.0
@@ -30,11 +31,11 @@ _BACKOFF_S = 2.0
 class _Worker:
     """A process that is, or can become, the engine of a stream."""
 
-    def __init__(self, stream: StreamConfig, log: Path) -> None:
+    def __init__(self, stream: StreamConfig, log: Path, ring: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, child = context.Pipe()
         self.process = context.Process(
-            target=engine_main, args=(stream, log, child), name=f"cytoloop {stream.name}", daemon=True
+            target=engine_main, args=(stream, log, ring, child), name=f"cytoloop {stream.name}", daemon=True
         )
         self.process.start()
         child.close()
@@ -70,12 +71,21 @@ class _Stream:
         self.failure = ""
         self.restarts = 0
         self.messages: deque[str] = deque(maxlen=1000)
-        self.active = _Worker(config, log)
+        self.recorder = SupervisedRecorder(config.record, config.name) if config.record.frames else None
+        self.ring = self.recorder.ring.name if self.recorder else ""
+        self.active = self._worker()
         self.standby: _Worker | None = None
         self.not_before = 0.0
 
+    def _worker(self) -> _Worker:
+        return _Worker(self.config, self.log, self.ring)
+
     def listen(self) -> None:
-        """Take in all that the active worker and the standby have said."""
+        """Take in all that the active worker, the standby and the recorder have said."""
+        if self.recorder is not None:
+            self.recorder.check()
+            self.messages.extend(self.recorder.messages)
+            self.recorder.messages.clear()
         for worker in (self.active, self.standby):
             if worker is None:
                 continue
@@ -98,7 +108,7 @@ class _Stream:
         self.status, self.address = said, said.address
         self.messages.extend(said.messages)
         if self.standby is None:
-            self.standby = _Worker(self.config, self.log)  # only now, so that it does not delay the start
+            self.standby = self._worker()  # only now, so that it does not delay the start
 
     def check(self) -> None:
         """Replace the active worker if it is dead or hung."""
@@ -112,13 +122,13 @@ class _Stream:
             self.not_before = now + _BACKOFF_S  # dies as soon as it starts: no point in spinning
         self.active.kill()
         self.restarts += 1
-        self.active = self.standby or _Worker(self.config, self.log)
+        self.active = self.standby or self._worker()
         self.standby = None
         try:
             self.active.serve(self.address, _TAKE_OVER_S)
         except OSError:  # the standby had died too
             self.active.kill()
-            self.active = _Worker(self.config, self.log)
+            self.active = self._worker()
             self.active.serve(self.address, _TAKE_OVER_S)
 
     def _patience_s(self) -> float:
@@ -158,6 +168,8 @@ class _Stream:
         for worker in (self.active, self.standby):
             if worker is not None:
                 worker.end()
+        if self.recorder is not None:
+            self.recorder.end()
 
 
 class Service:
@@ -213,6 +225,16 @@ class Service:
         """Process id of each stream's active engine."""
         with self._lock:
             return {name: stream.active.process.pid or 0 for name, stream in self._streams.items()}
+
+    @property
+    def recorder_pids(self) -> dict[str, int]:
+        """Process id of each stream's recorder, of those that have one."""
+        with self._lock:
+            return {
+                name: stream.recorder.pid
+                for name, stream in self._streams.items()
+                if stream.recorder is not None
+            }
 
     @property
     def restarts(self) -> dict[str, int]:

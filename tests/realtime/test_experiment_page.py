@@ -13,6 +13,7 @@ from cytoloop.acquire.governor.safe import SafeState
 from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.realtime.experiment.config import Experiment, load_experiment
 from cytoloop.realtime.experiment.stream import StreamConfig
+from cytoloop.realtime.recording.settings import Record
 from cytoloop.realtime.trust import Trust
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,9 +44,9 @@ def test_every_key_that_the_code_knows_is_on_the_page() -> None:
     shown = set(re.findall(r"^(?:# )?(\w+) = ", COMPLETE, re.MULTILINE))
     known = {
         field.name
-        for cls in (Experiment, StreamConfig, Limits, SafeState, Trust)
+        for cls in (Experiment, StreamConfig, Limits, Record, SafeState, Trust)
         for field in msgspec.structs.fields(cls)
-        if field.name not in ("streams", "name", "rules", "limits", "safe", "trust")  # these are tables
+        if field.name not in ("streams", "name", "rules", "limits", "record", "safe", "trust")  # these are tables
     }
     for name in known_names("rules"):
         known |= {each.rstrip("_") for each in inspect.signature(find_class("rules", name)).parameters}
