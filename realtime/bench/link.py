@@ -137,8 +137,7 @@ def _hook(
     for name, value in (("OnCameraCCDXSize", size), ("OnCameraCCDYSize", size), ("PixelType", "16bit")):
         core.set_property(camera, name, str(value))
     try:
-        with _serving("tcp + shared memory") as client:
-            loop = Loop(client)
+        with _serving("tcp + shared memory") as client, Loop(client) as loop:
             with_ms: list[float] = []
             without_ms: list[float] = []
             for number in range(rounds):
