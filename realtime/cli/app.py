@@ -29,6 +29,7 @@ from .rules import rules
 from .serve import serve
 from .standing import arm, disarm, dry_run
 from .train import train
+from .verify import recover, verify
 
 
 class Commands(click.Group):
@@ -67,6 +68,8 @@ for _command in (
     dry_run,
     replay,
     rules,
+    verify,
+    recover,
     export,
     evaluate,
     annotate,

@@ -20,6 +20,7 @@ from ...acquire.errors import CytoloopError, LinkError
 from .layout import CodecName
 from .records import CLOSE, FRAME, MASK, about_of, frame_in, mask_in, without_pixels
 from .ring import Record, RecordRing
+from .room import Room
 from .run_writer import RunWriter
 
 Pipe: TypeAlias = "Connection[Any, Any]"
@@ -66,6 +67,7 @@ class Recorder:
         self._ring = ring
         self._codec: CodecName = codec
         self._runs: OrderedDict[str, RunWriter] = OrderedDict()
+        self._room: Room | None = None
         self._messages: deque[str] = deque(maxlen=100)
         self._synced_s = time.monotonic()
         self._failing = ""
@@ -81,6 +83,7 @@ class Recorder:
         if record is None:
             self._sync()
             return False
+        size = record.payload.nbytes
         try:
             self._write(record)
         except OSError as error:  # a full disk: nothing leaves the ring until there is room
@@ -91,6 +94,8 @@ class Recorder:
         finally:
             record.payload.release()
         self._ring.taken()
+        if self._room is not None and (warning := self._room.look(size)):
+            self._messages.append(warning)
         if self._failing:
             self._messages.append("recording goes on")
             self._failing = ""
@@ -132,6 +137,7 @@ class Recorder:
         if run is None:
             while len(self._runs) >= _MOST_OPEN:
                 self._runs.popitem(last=False)[1].close()
+            self._room = Room(Path(folder))
             run = RunWriter(Path(folder), codec=self._codec, labels=True)
         self._runs[folder] = run
         return run

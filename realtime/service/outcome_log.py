@@ -12,7 +12,7 @@ from ...acquire.errors import WireError
 from ...acquire.link.messages import Outcomes
 from ...acquire.outcome import Outcome
 
-_FILE = "outcomes.jsonl"
+OUTCOMES = "outcomes.jsonl"
 _LARGEST_GAP = 1 << 20
 _GAP = b"\n"  # an empty line: an outcome that the microscope had to let go of
 
@@ -27,7 +27,7 @@ class OutcomeLog:
     """
 
     def __init__(self, run: Path) -> None:
-        self._path = path = run / _FILE
+        self._path = path = run / OUTCOMES
         path.touch()
         self._next = self._end = 0
         with path.open("rb") as file:
@@ -83,7 +83,7 @@ class OutcomeLog:
 
 def read_outcomes(run: Path) -> Iterator[Outcome]:
     """Yield the outcomes in the folder of a run, in their order; of an unfinished line nothing."""
-    path = run / _FILE
+    path = run / OUTCOMES
     if not path.is_file():
         return
     with path.open("rb") as file:
