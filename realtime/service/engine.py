@@ -16,14 +16,10 @@ from typing import NamedTuple, cast
 
 import msgspec
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
-from ...acquire.errors import AddressError, CytoloopError, VersionError, WireError
+from ...acquire.errors import CytoloopError, VersionError, WireError
 from ...acquire.frame import Frame
-from ...acquire.link.addresses import parse_address, require_keys
-from ...acquire.link.keys import secure_service
 from ...acquire.link.messages import (
-    LARGEST_MESSAGE,
     Accepted,
     Answer,
     Beat,
@@ -48,6 +44,7 @@ from ...models.segmenter import Remembering, Segmenter
 from ..experiment.stream import StreamConfig
 from ..recording.feed import RecorderFeed
 from ..recording.ring import RecordRing
+from .listening import listen
 from .requests import Requests
 from .run import Run
 
@@ -130,7 +127,7 @@ class Engine:
         self._segmenter, self._segmenter_used = segmenter, False
         self._identity = uuid.uuid4().hex
         self._feed = RecorderFeed(stream.record, RecordRing.attach(ring)) if ring else None
-        self._socket, self._authenticator = _bind(stream)
+        self._socket, self._authenticator = listen(stream)
         self.status = EngineStatus(str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT)).rstrip("\0"))
         self._run: Run | None = None
         self._peer = b""
@@ -379,23 +376,3 @@ class Engine:
         self._run, self._peer = None, b""
         self.status.client = self.status.standing = ""
         self.status.safe = False
-
-
-def _bind(stream: StreamConfig) -> tuple[zmq.Socket[bytes], ThreadAuthenticator | None]:
-    address = parse_address(stream.address)
-    require_keys(address, stream.keys)
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-    authenticator = None
-    try:
-        socket.linger = 0
-        socket.maxmsgsize = LARGEST_MESSAGE
-        socket.rcvhwm = 64  # per client; the credit keeps an honest one far below
-        if stream.keys:
-            authenticator = secure_service(socket, stream.keys)
-        socket.bind(str(address))
-    except (zmq.ZMQError, AddressError) as error:
-        socket.close()
-        if authenticator is not None:
-            authenticator.stop()
-        raise AddressError(f"cannot listen on {address}: {error}") from error
-    return socket, authenticator
