@@ -5,13 +5,14 @@ A folder of keys, as :func:`make_keys` writes it::
     service.key_secret      stays on the computer of the service
     service.key             public: every client needs it
     clients/NAME.key        public: one for each client that may connect; to lock
-                            one out, delete it and restart the service
+                            one out, delete it
     NAME/service.key        the folder to copy to the microscope computer NAME ...
     NAME/client.key_secret  ... where it is given as ``keys=``
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,18 +89,66 @@ class ClientKeys:
         socket.curve_serverkey = self.service
 
 
-def secure_service(socket: zmq.Socket[bytes], folder: str | Path) -> ThreadAuthenticator:
-    """Give the service's socket its key pair and start the check of clients; stop() it at the end."""
-    public, secret = _load(Path(folder) / "service.key_secret")
-    allowed = Path(folder) / "clients"
-    if not allowed.is_dir():
-        raise AddressError(f"{allowed}: this folder of client keys is missing; make it with 'cytoloop keys'")
-    authenticator = ThreadAuthenticator(socket.context)
-    authenticator.start()
-    authenticator.configure_curve(domain=ZAP_DOMAIN, location=str(allowed))
-    socket.zap_domain = ZAP_DOMAIN.encode()
-    socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
-    return authenticator
+class Door:
+    """Lets in those clients of a service whose public keys lie in its folder, and follows changes of that.
+
+    A key that is added opens at once; one that is taken away closes at once, also to a client that is connected.
+
+    Parameters
+    ----------
+    socket
+        The service's, not bound yet; gets its key pair.
+    folder
+        Of the service's keys.
+
+    Raises
+    ------
+    AddressError
+        If a key is missing or none.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], folder: str | Path) -> None:
+        public, secret = _load(Path(folder) / "service.key_secret")
+        self._folder = Path(folder) / "clients"
+        if not self._folder.is_dir():
+            raise AddressError(
+                f"{self._folder}: this folder of client keys is missing; make it with 'cytoloop keys'"
+            )
+        self._state: object = None
+        self._allowed: frozenset[str] = frozenset()
+        self._authenticator = ThreadAuthenticator(socket.context)
+        self._authenticator.start()
+        self.refresh()
+        socket.zap_domain = ZAP_DOMAIN.encode()
+        socket.curve_publickey, socket.curve_secretkey, socket.curve_server = public, secret, True
+
+    def refresh(self) -> bool:
+        """Look at the folder again; return whether the keys that may enter have changed."""
+        try:
+            files = sorted(self._folder.glob("*.key"))
+            state = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        except OSError:  # a folder that is not there for a moment locks nobody out
+            return False
+        if state == self._state:
+            return False
+        allowed: set[str] = set()
+        for path in files:
+            with contextlib.suppress(AddressError):
+                allowed.add(_load(path, secret=False)[0].decode())
+        before, self._state, self._allowed = self._allowed, state, frozenset(allowed)
+        self._authenticator.configure_curve(domain=ZAP_DOMAIN, location=str(self._folder))
+        return self._allowed != before
+
+    def admits(self, part: zmq.Frame) -> bool:
+        """Return whether the sender of a message may still send any."""
+        try:
+            return part.get("User-Id") in self._allowed
+        except zmq.ZMQError:
+            return False
+
+    def stop(self) -> None:
+        """End the check."""
+        self._authenticator.stop()
 
 
 def _load(path: Path, *, secret: bool = True) -> tuple[bytes, bytes]:

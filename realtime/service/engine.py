@@ -127,7 +127,7 @@ class Engine:
         self._segmenter, self._segmenter_used = segmenter, False
         self._identity = uuid.uuid4().hex
         self._feed = RecorderFeed(stream.record, RecordRing.attach(ring)) if ring else None
-        self._socket, self._authenticator = listen(stream)
+        self._socket, self._door = listen(stream)
         self.status = EngineStatus(str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT)).rstrip("\0"))
         self._run: Run | None = None
         self._peer = b""
@@ -153,6 +153,8 @@ class Engine:
         if now - self._beaten < _BEAT_S:
             return
         self._beaten = now
+        if self._door is not None and self._door.refresh():
+            self._say("the keys of clients have changed; those that are there now may enter")
         self._requests.turn()
         if self._run is not None and self._peer:
             self._send(self._peer, Beat(self._run.next_sequence))
@@ -166,8 +168,8 @@ class Engine:
             self._feed.close()
         self._requests.close()
         self._socket.close(linger=200)
-        if self._authenticator is not None:
-            self._authenticator.stop()
+        if self._door is not None:
+            self._door.stop()
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -180,6 +182,9 @@ class Engine:
             except zmq.Again:
                 return
             sender = peer.bytes
+            if self._door is not None and not (parts and self._door.admits(parts[0])):
+                self._lock_out(sender)
+                continue
             try:
                 self._act(sender, [part.buffer for part in parts])
             except WireError as error:
@@ -189,6 +194,13 @@ class Engine:
                     self._send(sender, Refusal("rejected", str(error)))
                 elif sender == self._peer:
                     self._ask_again(str(error))
+
+    def _lock_out(self, sender: bytes) -> None:
+        """Turn a client away whose key was withdrawn while it was connected."""
+        self._send(sender, Refusal("rejected", "its key may not enter any more"))
+        if sender == self._peer:
+            self._say(f"client {self.status.client} is locked out: its key was withdrawn")
+            self._leave()
 
     def _act(self, sender: bytes, parts: list[memoryview]) -> None:
         if not parts:

@@ -335,6 +335,28 @@ def test_a_client_with_keys_is_served_and_a_stranger_is_turned_away(tmp_path: Pa
     assert len(SEEN) == 1
 
 
+def test_keys_change_while_the_service_runs_and_a_withdrawn_one_is_locked_out_at_once(tmp_path: Path):
+    keys = tmp_path / "keys"
+    make_keys(keys, ("old",))
+    with EngineThread(a_stream("tcp://127.0.0.1:0", keys=str(keys)), tmp_path / "log") as engine:
+        with Client(engine.address, keys=keys / "old") as old:
+            old.send(an_image(0))
+            assert old.drain(10)
+            (keys / "clients" / "old.key").unlink()
+            until = time.monotonic() + 10
+            while old.stats().state != "refused" and time.monotonic() < until:
+                time.sleep(0.02)
+            assert "may not enter any more" in old.stats().reason or old.stats().state != "connected"
+            old.send(an_image(1))
+            assert not old.drain(1.0)
+            make_keys(keys, ("new",))
+            with Client(engine.address, keys=keys / "new") as new:
+                assert new.wait_connected(10)
+                new.send(an_image(0))
+                assert new.drain(10)
+            old.close(0)
+
+
 @pytest.mark.parametrize(
     "address", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://192.168.1.2:5790", "tcp://scope:5790"]
 )
