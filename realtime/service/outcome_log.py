@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,21 @@ _LARGEST_GAP = 1 << 20
 _GAP = b"\n"  # an empty line: an outcome that the microscope had to let go of
 
 
+class AuditLine(Outcome, frozen=True):
+    """One line: what came of a decision, and who asked for it.
+
+    Attributes
+    ----------
+    noted
+        When it was written down: date and time, UTC.
+    configuration
+        SHA-256 of the ``stream.json`` whose rules decided, in hexadecimal digits; ``""`` if that could not be written.
+    """
+
+    noted: str = ""
+    configuration: str = ""
+
+
 class OutcomeLog:
     """The outcomes of one run, each once, across restarts of the engine.
 
@@ -24,9 +40,12 @@ class OutcomeLog:
     ----------
     run
         The run's folder; a torn last line of an engine that died is cut off.
+    configuration
+        Hash of what decides, for each line.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, configuration: str = "") -> None:
+        self._configuration = configuration
         self._path = path = run / OUTCOMES
         path.touch()
         self._next = self._end = 0
@@ -61,7 +80,7 @@ class OutcomeLog:
             return self._next
         if (gap := new[0][0] - self._next) > _LARGEST_GAP:
             raise WireError(f"outcomes: number {new[0][0]} where {self._next} is next")
-        lines = _GAP * gap + b"".join(msgspec.json.encode(outcome) + b"\n" for _, outcome in new)
+        lines = _GAP * gap + b"".join(self._line(outcome) for _, outcome in new)
         try:
             if self._file.write(lines) != len(lines):
                 raise OSError(f"{self._path}: the disk is full")
@@ -74,6 +93,12 @@ class OutcomeLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _line(self, outcome: Outcome) -> bytes:
+        noted = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fields = msgspec.structs.asdict(outcome)
+        line = AuditLine(**fields, noted=noted, configuration=self._configuration)
+        return msgspec.json.encode(line) + b"\n"
 
     def _cut(self) -> None:
         """Let the file end with what is written whole."""

@@ -67,7 +67,7 @@ class Run:
         self._pipeline = Pipeline(stream, segmenter)
         self._stream, self._feed = stream, feed
         self._policy = stream.policy
-        write_stream(self.folder, stream)
+        configuration = write_stream(self.folder, stream)
         self._masks = self.folder / "masks" if stream.save_masks else None
         if self._masks is not None:
             self._masks.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ class Run:
         self._attempts = Attempts(self.folder / "attempts")
         self._held = HeldImages(self.folder / "held") if self._pipeline.joiner else None
         self._journal = Journal(self.folder / "journal")
-        self._outcomes = OutcomeLog(self.folder)
+        self._outcomes = OutcomeLog(self.folder, configuration)
         self._last: tuple[FrameHeader, Step] | None = None
         waiting: dict[int, FrameHeader] = {}
         for entry in self._journal.entries():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -24,12 +25,18 @@ def has_stream(run: Path) -> bool:
     return (run / _FILE).is_file()
 
 
-def write_stream(run: Path, stream: StreamConfig) -> None:
-    """Write the configuration of a run beside its journal; a full disk does not stop the run."""
+def write_stream(run: Path, stream: StreamConfig) -> str:
+    """Write the configuration of a run beside its journal; return its SHA-256.
+
+    A full disk does not stop the run; then it is ``""``.
+    """
     new = run / f"{_FILE}.new"
     with contextlib.suppress(OSError, TypeError):  # TypeError: an option of a script that JSON does not know
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(stream)) + b"\n")
+        content = msgspec.json.format(msgspec.json.encode(stream)) + b"\n"
+        new.write_bytes(content)
         new.replace(run / _FILE)
+        return hashlib.sha256(content).hexdigest()
+    return ""
 
 
 def read_stream(run: Path) -> StreamConfig:

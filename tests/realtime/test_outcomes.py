@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ from cytoloop.acquire.outcome import Outcome
 from cytoloop.realtime.bench.blank import BLANK
 from cytoloop.realtime.experiment.config import single_stream
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
-from cytoloop.realtime.service.outcome_log import OutcomeLog, read_outcomes
+from cytoloop.realtime.service.outcome_log import OUTCOMES, OutcomeLog, read_outcomes
+from cytoloop.realtime.service.run_folder import write_stream
 from cytoloop.realtime.service.server import Service
 from cytoloop.realtime.service.thread import EngineThread
 
@@ -316,3 +319,16 @@ def test_before_the_first_frame_there_is_nothing_to_explain(engine: EngineThread
         assert client.wait_connected(10)
         with pytest.raises(RefusedError, match="no frame has been judged yet"):
             ask_why(1, address=engine.address, timeout_s=10)
+
+
+def test_each_line_says_when_it_was_noted_and_which_configuration_asked(tmp_path: Path) -> None:
+    configuration = write_stream(tmp_path, StreamConfig())
+    log = OutcomeLog(tmp_path, configuration)
+    log.add(batch(0, 2))
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / OUTCOMES).read_text().splitlines()]
+    assert {line["configuration"] for line in lines} == {
+        hashlib.sha256((tmp_path / "stream.json").read_bytes()).hexdigest()
+    }
+    assert [line["rule"] for line in lines] == [an_outcome(number).rule for number in range(2)]
+    assert all(datetime.fromisoformat(line["noted"]).utcoffset() is not None for line in lines)
