@@ -25,11 +25,17 @@ _KEPT_STEPS = 400
     examples=(
         "cytoloop serve experiment.toml --check",
         "cytoloop serve experiment.toml",
+        "cytoloop serve experiment.toml --standby",
     ),
 )
 @click.argument("experiment", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--check", "check_only", is_flag=True, help="Only check the file; start nothing.")
-def serve(output: Output, experiment: Path, check_only: bool) -> None:
+@click.option(
+    "--standby",
+    is_flag=True,
+    help="Wait, warm, until the service that serves this file is gone; then take over.",
+)
+def serve(output: Output, experiment: Path, check_only: bool, standby: bool) -> None:
     """Serve an experiment file until Ctrl-C.
 
     Ctrl-C is the normal end: exit code 0. The file EXPERIMENT is checked completely before
@@ -43,7 +49,16 @@ def serve(output: Output, experiment: Path, check_only: bool) -> None:
         values: dict[str, Any] = {"ok": True, "streams": {s.name: s.address for s in loaded.streams.values()}}
         output.result(values, lambda: f"{experiment}: {len(loaded.streams)} stream(s), nothing wrong")
         return
-    with Service(loaded) as service:
+    if standby:
+        output.message("Standing by: takes over when the service that has the addresses is gone.")
+    try:
+        service = Service(loaded, standby=standby)
+    except KeyboardInterrupt:
+        if not standby:
+            raise
+        output.result({"streams": [], "messages": []}, lambda: "Never needed.")
+        return
+    with service:
         watch = Watch(service)
         try:
             _show_until_interrupted(watch)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...acquire.errors import FrameError
 from ...acquire.frame import Frame
 from .layout import CodecName, ImageLayout
+from .lock import FolderLock
 from .ome_zarr import OmeZarrWriter
 
 FRAMES_FOLDER = "frames.ome.zarr"
@@ -35,11 +36,19 @@ class RunWriter:
         How pixels are stored.
     labels
         Whether masks are recorded.
+
+    Raises
+    ------
+    OSError
+        If another process writes them, or the disk has failed.
+    SourceError
+        If what is there is damaged or of another program.
     """
 
     def __init__(self, run: Path, *, codec: CodecName = "raw", labels: bool = False) -> None:
         self._run, self._labels = run, labels
         self._codec: CodecName = codec
+        self._lock = FolderLock(run)
         self._parts: list[OmeZarrWriter] = [OmeZarrWriter(path) for path in part_folders(run)]
         self._places: OrderedDict[int, tuple[OmeZarrWriter, int, int, int]] = OrderedDict()
         self._latest = -1  # sequence numbers only ever rise
@@ -105,8 +114,11 @@ class RunWriter:
         OSError
             If the disk is full or has failed; what was written is there all the same.
         """
-        for part in self._parts:
-            part.close()
+        try:
+            for part in self._parts:
+                part.close()
+        finally:
+            self._lock.close()
 
     def _written(self, writer: OmeZarrWriter, frame: Frame, t: int, position: int, z: int) -> bool:
         new = writer.append(frame, t=t, position=position, z=z)

@@ -61,7 +61,7 @@ def _bind(
         try:
             return Engine(stream, log, lambda status: pipe.send(status), segmenter, ring)
         except AddressError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or pipe.poll():  # closed: nobody wants it any more
                 raise
             time.sleep(0.02)
 

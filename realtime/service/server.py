@@ -6,6 +6,7 @@ new one its state, and the clients send again what was not answered.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import threading
 import time
@@ -152,15 +153,23 @@ class _Stream:
     def _late(self) -> str:
         return f"did not start within {self.config.start_s:g} s (raise start_s if loading may take that long)"
 
-    def why_not_started(self) -> str:
-        """Return why the first engine will not come up, or ``""`` while it still may."""
+    def why_not_started(self, patience_s: float) -> str:
+        """Return why the first engine will not come up, or ``""`` while it still may.
+
+        Parameters
+        ----------
+        patience_s
+            For how long it tries to get its address once it is warm, in s.
+        """
         alive = self.active.process.is_alive()
         self.listen()  # only now: it says why before it ends
         if self.failure or self.status is not None:
             return self.failure
         if not alive:
             return "its engine died at the start"
-        if time.monotonic() - self.active.started > self.config.start_s:
+        if time.monotonic() - self.active.started > self.config.start_s + (
+            patience_s if self.active.warm else 0.0
+        ):
             return f"its engine {self._late}"
         return ""
 
@@ -179,6 +188,9 @@ class Service:
     ----------
     experiment
         A validated configuration.
+    standby
+        Wait, warm, for the addresses: another service has them now, and this one takes over when it is gone. The log
+        must be the same folder, so that runs go on.
 
     Raises
     ------
@@ -186,7 +198,7 @@ class Service:
         If a stream cannot be served; names the reason.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, *, standby: bool = False) -> None:
         log = Path(experiment.log)
         for name, stream in experiment.streams.items():
             if stream.address.startswith("inproc:"):
@@ -198,20 +210,20 @@ class Service:
         self._ended = threading.Event()
         self._streams = {name: _Stream(config, log) for name, config in experiment.streams.items()}
         try:
-            self._start()
+            self._start(math.inf if standby else 0.0)
         except BaseException:
             self._end_all()
             raise
         self._thread = threading.Thread(target=self._supervise, name="cytoloop supervisor", daemon=True)
         self._thread.start()
 
-    def _start(self) -> None:
+    def _start(self, patience_s: float) -> None:
         for stream in self._streams.values():
-            stream.active.serve(stream.config.address)
+            stream.active.serve(stream.config.address, patience_s)
         for name, stream in self._streams.items():
             while stream.status is None:
                 wait([stream.active.pipe, stream.active.process.sentinel], _POLL_S)
-                reason = stream.why_not_started()
+                reason = stream.why_not_started(patience_s)
                 if reason:
                     raise LinkError(f"stream {name!r} cannot be served: {reason}")
 
