@@ -19,6 +19,7 @@ BENCHES = {
     "link": "Round trip, throughput and what a hook adds to a real acquisition.",
     "safety": "Cut, hang, flood and mislead during real acquisitions; count what reaches the actuator that should not.",
     "faults": "Kill and hang the service during real acquisitions; count what is lost.",
+    "soak": "Record for an hour; memory and file handles must stay flat, and nothing be lost.",
     "decode": "Answer of a net to cells for every family of nets, beside the family's own decoder.",
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
     "track": "Detections to identities for every tracker, beside those of other projects; or one for very long.",
