@@ -19,6 +19,7 @@ BENCHES = {
     "link": "Round trip, throughput and what a hook adds to a real acquisition.",
     "safety": "Cut, hang, flood and mislead during real acquisitions; count what reaches the actuator that should not.",
     "faults": "Kill and hang the service during real acquisitions; count what is lost.",
+    "record": "What a disk takes through our writer and those of others; what recording costs a reply.",
     "soak": "Record for an hour; memory and file handles must stay flat, and nothing be lost.",
     "decode": "Answer of a net to cells for every family of nets, beside the family's own decoder.",
     "segment": "Frame to cells for every net and runtime, beside the classical segmenter and peers.",
@@ -29,6 +30,7 @@ BENCHES = {
 }
 
 EXAMPLES = {
+    "faults": ("cytoloop bench faults --record --kind engine --kind recorder --runs 30",),
     "track": (
         "cytoloop bench track --no-peers",
         "cytoloop bench track --objects 1000 --density hard --tracker lap --tracker trackpy",
