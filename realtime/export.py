@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import tifffile
 from numpy.typing import NDArray
 
 from ..acquire.errors import PluginError, SourceError, nearest_name
@@ -15,6 +14,8 @@ from ..trackers.export import write_csv, write_ctc, write_geff, write_napari, wr
 from ..trackers.graph import GraphBuilder, TrackGraph
 from .amended import Field, field_of, segmented_entries
 from .progress import Progress, silent
+from .recording.opened import read_saved_mask
+from .recording.reader import RecordedMasks
 from .service.journal import Entry, read_journal
 
 Write: TypeAlias = Callable[[TrackGraph, Path, bool, Path], None]
@@ -25,7 +26,8 @@ def _plain(write: Callable[..., None]) -> Write:
 
 
 def _ctc(graph: TrackGraph, path: Path, force: bool, run: Path) -> None:
-    write_ctc(graph, path, lambda row: _mask(run, graph, row), force=force)
+    recorded = RecordedMasks(run)
+    write_ctc(graph, path, lambda row: _mask(run, recorded, graph, row), force=force)
 
 
 FORMATS: dict[str, Write] = {
@@ -161,7 +163,7 @@ def _add(builder: GraphBuilder, entry: Entry) -> None:
     )
 
 
-def _mask(run: Path, graph: TrackGraph, row: int) -> NDArray[Any]:
+def _mask(run: Path, recorded: RecordedMasks, graph: TrackGraph, row: int) -> NDArray[Any]:
     """Return the mask of a frame of a run.
 
     Raises
@@ -172,10 +174,16 @@ def _mask(run: Path, graph: TrackGraph, row: int) -> NDArray[Any]:
     sequence = int(graph.frames.sequence[row])
     folder = run / "masks"
     path = folder / f"{sequence:06d}.tif"
-    if not path.is_file():
-        kept = "a stream keeps them with save_masks = true, and a replay has left its result in ctc/ already"
-        raise SourceError(folder, f"this format needs the mask of every frame ({kept}); missing: {path.name}")
-    mask: NDArray[Any] = tifffile.imread(path)
+    if path.is_file():
+        mask = read_saved_mask(run, sequence)
+    elif sequence in recorded:
+        path = run
+        mask = recorded.mask(sequence)
+    else:
+        kept = "a stream keeps them with save_masks = true, or with masks = true in [streams.NAME.record]"
+        done = "a replay has left its result in ctc/ already"
+        reason = f"this format needs the mask of every frame ({kept}; {done}); missing: {path.name}"
+        raise SourceError(folder, reason)
     count = int((graph.frame == row).sum())
     if count and int(mask.max(initial=0)) != count:  # with none, tracking failed in this frame
         raise SourceError(path, f"holds {mask.max(initial=0)} cells, the journal {count}", sequence)

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ..progress import Progress
 from ..report.contents import percentiles
 from ..service.journal import read_journal
 from ..service.server import Service
+from . import faults_record
 
 _HANG_S = 1.0
 _BOX_UM = 40.0
@@ -58,8 +59,14 @@ def run(
     faults: int = 2,
     seed: int = 0,
     size_px: int = 256,
+    record: Annotated[bool, "Record frames and masks meanwhile, and check what is on the disk."] = False,
+    kind: Annotated[tuple[faults_record.Kind, ...], "With --record: only this kind; several times."] = (),
 ) -> dict[str, Any]:
     """Run acquisitions with faults at random frames; ``faults`` of them in each, kills and hangs by turns."""
+    if record:
+        return faults_record.run(
+            progress, runs=runs, frames=frames, faults=faults, seed=seed, size_px=size_px, kinds=kind
+        )
     random = Random(seed)
     tally = _Tally()
     with demo_engine() as core, quiet():

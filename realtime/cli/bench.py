@@ -35,7 +35,7 @@ EXAMPLES = {
         "cytoloop bench track --no-peers",
         "cytoloop bench track --objects 1000 --density hard --tracker lap --tracker trackpy",
         "cytoloop bench track --long 100000",
-    )
+    ),
 }
 
 

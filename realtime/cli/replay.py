@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     examples=(
         "cytoloop replay movie/01 --out replayed",
         "cytoloop replay movie.ome.tif --out replayed --config experiment.toml --speed 10",
+        "cytoloop replay log/default/2026-05-04_101500_a1b2 --out replayed",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Experiment file: what finds, follows and decides. Default: net, lap, no rules.",
+    help="Experiment file: what finds, follows and decides. Default: net, lap, no rules; of a run: its own.",
 )
 @click.option("--stream", "stream_name", help="Which of the file's streams; needed if it has several.")
 @click.option(
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     help="1 is the recorded pace. Default: as fast as possible.",
 )
+@click.option("--damaged", is_flag=True, help="Of a run: replay frames too whose pixels are damaged.")
 @interval_option
 def replay(
     output: Output,
@@ -48,12 +50,15 @@ def replay(
     config: Path | None,
     stream_name: str | None,
     speed: float | None,
+    damaged: bool,
     interval: float,
 ) -> int:
     """Replay a recording through the service.
 
     Every frame goes through the link, the service and its log. PATH is a folder of t000.tif, t001.tif, ...
-    (Cell Tracking Challenge), a TIFF stack or folder, an OME-TIFF, an OME-Zarr or an NDTiff. Leaves in the
+    (Cell Tracking Challenge), a TIFF stack or folder, an OME-TIFF, an OME-Zarr or an NDTiff; or the folder of a
+    run whose frames were recorded: then everything is compared with what the run said, with its own configuration
+    unless another is given, and the first difference is told with its cause. Leaves in the
     results' folder: ctc/ (masks and res_track.txt), tracks.csv, decisions.jsonl, summary.json, the service's log,
     and report.html, which also says, for some cells of each rule, why they were or were not chosen.
     """
@@ -62,14 +67,24 @@ def replay(
     from ..report.contents import write_report
     from ..report.replayed import drop_masks, figures_of, is_whole, report_of, settings_of
     from ..results import write_results
+    from ..service.run_folder import is_run
 
+    if is_run(path):
+        if speed is not None:
+            raise click.UsageError("--speed is not for a run: its frames are compared one after the other")
+        from .replay_run import replayed_run
+
+        chosen = None if config is None and stream_name is None else chosen_stream(config, stream_name)
+        return replayed_run(output, path, out, chosen, damaged)
+    if damaged:
+        raise click.UsageError("--damaged is for the folder of a run")
     stream = chosen_stream(config, stream_name)
     source = open_source(path, interval_s=interval)
     try:
         with output.progress() as progress:
             replayed = run(source, stream, out / "log", progress, speed=speed)
             results = write_results(replayed.folder, out, progress=progress)
-            examples = _examples(output, replayed.folder, results, path, interval, progress)
+            examples = examples_for(output, replayed.folder, results, path, interval, progress)
     finally:
         source.close()
     for message in replayed.messages:
@@ -81,11 +96,11 @@ def replay(
         output.message(f"No pictures: {error}")
     drop_masks(replayed.folder)
     (out / "summary.json").write_text(json.dumps(values, default=str, indent=2) + "\n", encoding="utf-8")
-    output.result(values, lambda: _table(values))
+    output.result(values, lambda: table_of(values))
     return DONE if is_whole(replayed, results) else FAILED
 
 
-def _examples(
+def examples_for(
     output: Output, run: Path, results: Results, recording: Path, interval: float, progress: Progress
 ) -> dict[str, list[Example]]:
     """Return cells that the rules chose and did not choose, for the report; none where nothing can be drawn."""
@@ -106,7 +121,8 @@ def _examples(
         return {}
 
 
-def _table(values: dict[str, Any]) -> Any:
+def table_of(values: dict[str, Any]) -> Any:
+    """Return the figures of a replay for people."""
     from rich.table import Table
 
     table = Table("figure", "value", title="Replay", title_justify="left")

@@ -25,6 +25,10 @@ class Codec(Protocol):
         """Return the little-endian pixels of a chunk; raises ValueError if it is damaged."""
         ...
 
+    def size_of(self, chunk: bytes) -> int:
+        """Return how many bytes of pixels a chunk claims to hold; -1 if it does not say."""
+        ...
+
     def metadata(self, dtype: str) -> list[dict[str, Any]]:
         """Return the codecs of a Zarr 3 array of planes of the given type."""
         ...
@@ -52,6 +56,10 @@ class Raw:
     def decode(self, chunk: bytes) -> Buffer:
         """Return the chunk itself."""
         return chunk
+
+    def size_of(self, chunk: bytes) -> int:
+        """Return its length."""
+        return len(chunk)
 
     def metadata(self, dtype: str) -> list[dict[str, Any]]:
         """Return the codec ``bytes``."""
@@ -89,6 +97,10 @@ class BloscLz4:
             return self._blosc.decode(chunk)
         except RuntimeError as error:
             raise ValueError(str(error)) from error
+
+    def size_of(self, chunk: bytes) -> int:
+        """Return what its header states, before anything of that size is made."""
+        return int.from_bytes(chunk[4:8], "little") if len(chunk) >= 16 else -1
 
     def metadata(self, dtype: str) -> list[dict[str, Any]]:
         """Return the codecs ``bytes`` and ``blosc``."""

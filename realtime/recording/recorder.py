@@ -22,6 +22,7 @@ from .records import CLOSE, FRAME, MASK, about_of, frame_in, mask_in, without_pi
 from .ring import Record, RecordRing
 from .room import Room
 from .run_writer import RunWriter
+from .table_keeper import TableKeeper
 
 Pipe: TypeAlias = "Connection[Any, Any]"
 
@@ -67,6 +68,7 @@ class Recorder:
         self._ring = ring
         self._codec: CodecName = codec
         self._runs: OrderedDict[str, RunWriter] = OrderedDict()
+        self._tables = TableKeeper()
         self._room: Room | None = None
         self._messages: deque[str] = deque(maxlen=100)
         self._synced_s = time.monotonic()
@@ -81,6 +83,7 @@ class Recorder:
             self._ring.clear()
             return False
         if record is None:
+            self._tables.turn(idle=True)
             self._sync()
             return False
         size = record.payload.nbytes
@@ -99,14 +102,16 @@ class Recorder:
         if self._failing:
             self._messages.append("recording goes on")
             self._failing = ""
+        self._tables.turn()
         self._sync()
         return True
 
     def report(self) -> RecorderStatus:
         """Return the status, with what was said since the last one."""
         self.status.share = self._ring.share
-        self.status.messages = tuple(self._messages)
+        self.status.messages = (*self._messages, *self._tables.messages)
         self._messages.clear()
+        self._tables.messages.clear()
         return self.status
 
     def close(self) -> None:
@@ -115,12 +120,14 @@ class Recorder:
             with contextlib.suppress(OSError):
                 run.close()
         self._runs.clear()
+        self._tables.close()
 
     def _write(self, record: Record) -> None:
         about, pixels = about_of(record.payload)
         try:
             if record.kind == CLOSE:
                 run = self._runs.pop(about.folder, None)
+                self._tables.end(about.folder)
                 if run is not None:
                     run.close()
                 return
@@ -136,7 +143,10 @@ class Recorder:
         run = self._runs.pop(folder, None)
         if run is None:
             while len(self._runs) >= _MOST_OPEN:
-                self._runs.popitem(last=False)[1].close()
+                oldest, closed = self._runs.popitem(last=False)
+                self._tables.end(oldest)
+                closed.close()
+            self._tables.begin(folder)
             self._room = Room(Path(folder))
             run = RunWriter(Path(folder), codec=self._codec, labels=True)
         self._runs[folder] = run

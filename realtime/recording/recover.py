@@ -1,16 +1,18 @@
-"""Finishing what a killed service left: torn ends are cut, the time axis ends with the last frame."""
+"""Finishing what a killed service left: torn ends are cut, the time axis ends with the last frame, tables are made."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...acquire.errors import ExportError, SourceError
+from ...acquire.errors import ExportError, MissingExtraError, SourceError
 from ..service.journal import Journal
 from ..service.outcome_log import OutcomeLog
 from ..service.run_folder import is_run
 from .run_writer import RunWriter, part_folders
+from .tables import write_tables
 
 QUIET_S = 10.0
 """A run whose journal was written a shorter time ago may still go on."""
@@ -59,6 +61,8 @@ def recover(run: Path, *, anyway: bool = False) -> Recovered:
         OutcomeLog(run).close()
         writer = RunWriter(run)
         writer.close()
+        with contextlib.suppress(MissingExtraError):  # tables are an extra
+            write_tables(run)
     except OSError as error:
         raise ExportError(run, f"cannot be finished: {error}", begun=True) from error
     return Recovered(entries, before - path.stat().st_size, len(part_folders(run)))

@@ -181,13 +181,15 @@ class ShardPool:
         return self._open[path]
 
     def sync(self) -> None:
-        """Wait until all that was written is on the disk itself.
+        """Wait until all that was written is on the disk itself, and close what was not written to since the last time.
 
         Raises
         ------
         OSError
             If the disk has failed.
         """
+        for path in [each for each in self._open if each not in self._unsynced]:
+            self._open.pop(path).close()
         for path in list(self._unsynced):
             if path in self._open:
                 self._open[path].sync()

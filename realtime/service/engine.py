@@ -266,6 +266,7 @@ class Engine:
         self._close_ring()
         self._peer, self._peer_seen, self._expected = sender, time.monotonic(), run.next_sequence
         self.status.client, self.status.folder = hello.client, str(run.folder.resolve())
+        run.events.add("client", name=hello.client, awaiting=hello.awaiting)
         stream = self._stream
         credit = 1 if stream.policy == "latest" else stream.credit
         self._send(
@@ -359,6 +360,8 @@ class Engine:
     def _say(self, message: str) -> None:
         if message and len(self._messages) < 100:
             self._messages.append(message)
+            if self._run is not None:
+                self._run.events.add("message", text=message)
 
     # --- rings and runs -------------------------------------------------------------------------------------
 

@@ -166,6 +166,27 @@ def read_journal(path: Path) -> Iterator[Entry]:
     yield from (entry for entry, _ in _read(path, len(_MAGIC)))
 
 
+def follow_journal(path: Path, start: int = 0) -> Iterator[tuple[Entry, int]]:
+    """Yield the entries from a place in a journal on, each with the place where the next one begins, in bytes.
+
+    Parameters
+    ----------
+    path
+        The journal, of a run that goes on too.
+    start
+        0, or such a place.
+
+    Raises
+    ------
+    SourceError
+        If the file is not a journal.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise SourceError(path, "this is not a cytoloop journal (version 1)")
+    yield from _read(path, max(start, len(_MAGIC)))
+
+
 def _read(path: Path, start: int) -> Iterator[tuple[Entry, int]]:
     decoder = msgspec.msgpack.Decoder(Entry, dec_hook=decode_array)
     with path.open("rb") as file:

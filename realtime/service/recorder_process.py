@@ -67,6 +67,8 @@ class SupervisedRecorder:
 
     def end(self) -> None:
         """Have it write all that is in the ring, and end it; give the ring back."""
+        if self.ring.used and not self._process.is_alive():
+            self.check()  # it died just now
         self._pipe.close()
         until, used = time.monotonic() + _STOP_S, self.ring.used
         while self._process.is_alive() and time.monotonic() < until:

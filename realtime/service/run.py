@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import tifffile
 from msgspec.structs import replace
 
+from ...acquire.commands import Disarm
 from ...acquire.errors import WireError
 from ...acquire.frame import Frame
 from ...acquire.link.messages import Because, FrameHeader, Outcomes, Question, Terms
@@ -21,13 +23,16 @@ from ..pipeline import Pipeline, Step
 from ..recording.feed import RecorderFeed
 from .answers import because, with_image
 from .attempts import Attempts
+from .event_log import EventLog
 from .held import HeldImages
 from .journal import Entry, Journal
+from .made_with import write_made_with
 from .outcome_log import OutcomeLog
 from .run_folder import write_stream
 
 _KEPT_REPLIES = 256  # more than any client can have unanswered
 _MOST_ATTEMPTS = 3
+LEFT_OUT = "is left out: the engine died of it"
 
 
 class Run:
@@ -50,6 +55,11 @@ class Run:
         The stream's segmenter, loaded, that knows no frames yet; None has it built here.
     feed
         Hands frames and masks on to the recorder; None: they are not recorded.
+
+    Attributes
+    ----------
+    events
+        Where all that happens is written down in its order.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Run:
         self._stream, self._feed = stream, feed
         self._policy = stream.policy
         configuration = write_stream(self.folder, stream)
+        write_made_with(self.folder, stream)
         self._masks = self.folder / "masks" if stream.save_masks else None
         if self._masks is not None:
             self._masks.mkdir(exist_ok=True)
@@ -76,11 +87,15 @@ class Run:
         self._held = HeldImages(self.folder / "held") if self._pipeline.joiner else None
         self._journal = Journal(self.folder / "journal")
         self._outcomes = OutcomeLog(self.folder, configuration)
+        self.events = EventLog(self.folder)
+        self.events.add("taken over" if self.events.next else "opened", engine=os.getpid())
         self._last: tuple[FrameHeader, Step] | None = None
         waiting: dict[int, FrameHeader] = {}
         for entry in self._journal.entries():
             self._pipeline.restore(entry.frame, entry.restore_detections(), entry.memory)
             self._keep(entry.reply)
+            if entry.header.sequence > self.events.last_frame:  # the engine died between journal and line
+                self.events.add_reply(entry.reply)
             waiting[entry.header.sequence] = entry.header
             waiting = {number: waiting[number] for number in self._waiting}
             alive()
@@ -97,15 +112,17 @@ class Run:
             reply = replace(reply, messages=(*reply.messages, *said)) if said else reply
         if self._masks is not None and labels is not None:
             mask = self._masks / f"{header.sequence:06d}.tif"
-            reply = _tried(reply, "its mask", lambda: _write_mask(mask, labels))
+            reply = _tried(reply, "its mask", lambda: write_mask(mask, labels))
         held = self._held
         if held is not None and header.sequence in self._waiting:
             reply = _tried(reply, "its pixels", lambda: held.write(frame))
         with_mask = self._pipeline.needs_masks
         entry = Entry.of(header, detections, reply, segmented, memory, with_mask=with_mask)
-        reply = _tried(reply, "it", lambda: self._journal.append(entry))
+        logged = _tried(reply, "it", lambda: self._journal.append(entry))
+        reply = reply if logged is reply else _unlogged(logged)
         if held is not None:  # only now: until it was written down, the frame may have to be made again
             held.keep(self._waiting)
+        self.events.add_reply(reply)
         self._keep(reply)
         self._last = header, step
         return reply
@@ -126,9 +143,11 @@ class Run:
     def note(self, outcomes: Outcomes) -> int | None:
         """Write down what came of decisions; return the number of the next, None if a full disk does not let us."""
         try:
-            return self._outcomes.add(outcomes)
+            number = self._outcomes.add(outcomes)
         except OSError:
             return None
+        self.events.add("outcomes", first=outcomes.first, next=number)
+        return number
 
     def explain(self, question: Question) -> Because | None:
         """Answer a question about the last frame that was judged; None if it is about one before."""
@@ -168,7 +187,7 @@ class Run:
     def _step(self, header: FrameHeader, frame: Frame) -> Step:
         """Run the pipeline, unless it has died of this very frame time and again."""
         if self._begin(header.sequence) > _MOST_ATTEMPTS:
-            message = f"frame {header.sequence} is left out: the engine died of it {_MOST_ATTEMPTS} times"
+            message = f"frame {header.sequence} {LEFT_OUT} {_MOST_ATTEMPTS} times"
             self._pipeline.restore(frame, None)  # as the next engine will, so that both are in one state
             return Step(Reply(header.sequence, Cells.none(), messages=(message,)))
         step = self._pipeline.step(frame)
@@ -202,6 +221,8 @@ class Run:
             self._feed.end(str(self.folder.resolve()))
         self._attempts.close()
         self._outcomes.close()
+        self.events.add("closed", engine=os.getpid())
+        self.events.close()
         self._journal.close()
 
     def _keep(self, reply: Reply) -> None:
@@ -236,11 +257,32 @@ def _tried(reply: Reply, what: str, write: Callable[[], None]) -> Reply:
     return reply
 
 
+def _unlogged(reply: Reply) -> Reply:
+    """Refuse the decisions of a reply that is not in the journal.
+
+    The next engine would not know of them: quotas and doses would be given again, and nobody could tell why.
+    """
+    decisions = tuple(
+        each
+        if each.refused or isinstance(each.command, Disarm)
+        else replace(each, refused="it could not be written to the log")
+        for each in reply.decisions
+    )
+    return replace(reply, decisions=decisions)
+
+
 def _with_message(reply: Reply, message: str) -> Reply:
     return replace(reply, messages=(*reply.messages, message))
 
 
-def _write_mask(path: Path, labels: Labels) -> None:
+def write_mask(path: Path, labels: Labels) -> None:
+    """Write the mask of a frame, and that of its nuclei beside it if there are any.
+
+    Raises
+    ------
+    OSError
+        If it could not be written.
+    """
     image = labels.image.astype("uint16" if labels.count < 65_536 else "uint32")
     tifffile.imwrite(path, image, compression="zlib")
     if labels.nuclei is not None:

@@ -46,7 +46,8 @@ def test_every_key_that_the_code_knows_is_on_the_page() -> None:
         field.name
         for cls in (Experiment, StreamConfig, Limits, Record, SafeState, Trust)
         for field in msgspec.structs.fields(cls)
-        if field.name not in ("streams", "name", "rules", "limits", "record", "safe", "trust")  # these are tables
+        if field.name
+        not in ("streams", "name", "rules", "limits", "record", "safe", "trust")  # these are tables
     }
     for name in known_names("rules"):
         known |= {each.rstrip("_") for each in inspect.signature(find_class("rules", name)).parameters}
