@@ -17,8 +17,14 @@ import pytest
 import tifffile
 from cytoloop.acquire.errors import CytoloopError, SourceError
 from cytoloop.acquire.frame import Frame
+from cytoloop.acquire.link.client import Client
 from cytoloop.acquire.plugins import find_class, known_names
 from cytoloop.acquire.sources import Source, open_source
+from cytoloop.realtime.bench.blank import BLANK
+from cytoloop.realtime.experiment.config import single_stream
+from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
+from cytoloop.realtime.recording.settings import Record
+from cytoloop.realtime.service.server import Service
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -170,7 +176,7 @@ def check_contract(source: Source) -> list[Frame]:
 
 
 def test_every_registered_source_is_under_contract() -> None:
-    assert set(known_names("sources")) == {*WRITERS, "simulated"}
+    assert set(known_names("sources")) == {*WRITERS, "simulated", "run"}
 
 
 def test_a_recording_gives_every_frame_as_it_was_written(recording: tuple[str, Written]) -> None:
@@ -193,6 +199,26 @@ def test_open_source_finds_the_kind_of_a_recording(recording: tuple[str, Written
 def test_the_simulated_source_keeps_the_same_contract() -> None:
     frames = check_contract(find_class("sources", "simulated")(frames=3, size_px=64))
     assert len(frames) == 3
+
+
+def test_a_run_whose_frames_were_recorded_keeps_the_same_contract(tmp_path: Path) -> None:
+    stream = StreamConfig(
+        address="tcp://127.0.0.1:0", segmenter=PluginChoice(BLANK), record=Record(frames=True, buffer_mb=16)
+    )
+    stack = images(seed=8)
+    with (
+        Service(single_stream(stream, log=tmp_path)) as service,
+        Client(service.addresses["default"]) as client,
+    ):
+        for time, image in enumerate(stack):
+            client.send(Frame(image, axes={"time": time}, time_s=float(time)))
+        assert client.drain(30)
+        run = Path(client.stats().folder)
+    source = open_source(run)
+    assert type(source) is find_class("sources", "run")
+    frames = check_contract(source)
+    for frame, image in zip(frames, stack, strict=True):
+        np.testing.assert_array_equal(frame.pixels, image)
 
 
 def test_closing_a_source_that_was_never_read_leaves_nothing_open(recording: tuple[str, Written]) -> None:
