@@ -49,6 +49,7 @@ from .requests import Requests
 from .run import Run
 
 _BEAT_S = 0.25
+_GRACE_S = 0.2
 _CLIENT_SILENCE_S = 5.0
 _MOST_MESSAGES = 64  # taken in at a time, so that a flood does not keep the engine from its work
 
@@ -136,6 +137,7 @@ class Engine:
         self._queue: deque[_Task] = deque()
         self._ring: RingReader | None = None
         self._requests = Requests(stream.name, self._send)
+        self._turned_away: deque[tuple[float, bytes, Hello]] = deque()
         self._beaten = 0.0
         self._messages: list[str] = []
 
@@ -144,6 +146,8 @@ class Engine:
         busy = self._queue and (self._feed is None or not self._feed.waits)
         if self._socket.poll(0 if busy else int(timeout_s * 1000)):
             self._take_in()
+        while self._turned_away and self._turned_away[0][0] < time.monotonic():
+            self._welcome(*self._turned_away.popleft()[1:])
         if self._queue and (self._feed is None or self._feed.has_room(self._queue[0].header.nbytes)):
             self._process(self._queue.popleft())
         self._give_sign_of_life()
@@ -209,6 +213,9 @@ class Engine:
         if len(parts) != (2 if isinstance(message, FrameHeader) else 1):
             raise WireError(f"{len(parts)} parts for a {type(message).__name__}")
         match message:
+            case Hello() if self._why_not(message):  # the BYE of the one before may be right behind
+                self._turned_away.append((time.monotonic() + _GRACE_S, sender, message))
+                return None
             case Hello():
                 return self._welcome(sender, message)
             case Control():
