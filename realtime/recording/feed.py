@@ -6,6 +6,7 @@ from ...acquire.errors import LinkError
 from ...acquire.frame import Frame
 from ...acquire.link.messages import FrameHeader
 from ...acquire.link.pixels import header_of
+from ...acquire.reply import Reply
 from ...models.labels import Labels
 from .records import put_close, put_frame, put_mask
 from .ring import RecordRing
@@ -13,6 +14,12 @@ from .settings import Record
 
 _SPARE_BYTES = 1 << 16
 _MASK_BYTES = 4
+_NOT_RECORDED = "frame {} is not recorded: "
+
+
+def left_out(reply: Reply) -> bool:
+    """Return whether a reply says that its frame (not only its mask) is not recorded."""
+    return any(message.startswith(_NOT_RECORDED.format(reply.sequence)) for message in reply.messages)
 
 
 class RecorderFeed:
@@ -63,7 +70,7 @@ class RecorderFeed:
         number = header.sequence
         try:
             if not put_frame(self._ring, folder, header, frame):
-                return (f"frame {number} is not recorded: the disk is slower than the frames",)
+                return (f"{_NOT_RECORDED.format(number)}the disk is slower than the frames",)
             if self._record.masks and labels is not None and segmented is not None:
                 of_mask = header_of(segmented, skipped=0, slot=-1, check=0)
                 if not put_mask(self._ring, folder, of_mask, labels.image):
@@ -71,7 +78,7 @@ class RecorderFeed:
                         f"the mask of frame {number} is not recorded: the disk is slower than the frames",
                     )
         except LinkError as error:
-            return (f"frame {number} is not recorded: {error} (record.buffer_mb)",)
+            return (f"{_NOT_RECORDED.format(number)}{error} (record.buffer_mb)",)
         return ()
 
     def end(self, folder: str) -> None:

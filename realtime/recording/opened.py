@@ -22,7 +22,7 @@ from ..experiment.stream import StreamConfig
 from ..service.event_log import EVENTS, read_events
 from ..service.journal import Entry, read_journal
 from ..service.outcome_log import OUTCOMES, AuditLine
-from ..service.run_folder import is_run, read_stream
+from ..service.run_folder import check_run, read_stream
 from .lazy import LazyImages, as_lazy_array, first_position
 from .reader import Part, RecordedFrames, RecordedMasks
 from .rows import CELL_COLUMNS, DECISION_COLUMNS, FRAME_COLUMNS, cell_columns, decision_row, decisions_in
@@ -77,9 +77,7 @@ class OpenedRecording:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not is_run(path):
-            reason = "this is not the folder of a run: it holds no journal (log/STREAM/DATE_RUN does)"
-            raise SourceError(path, reason)
+        check_run(path)
         self._journal = inside(path, path / "journal")
         with read_from(path):
             self._frames, self._masks = RecordedFrames(path), RecordedMasks(path)

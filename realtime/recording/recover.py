@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...acquire.errors import ExportError, MissingExtraError, SourceError
+from ...acquire.errors import ExportError, MissingExtraError
 from ..service.journal import Journal
 from ..service.outcome_log import OutcomeLog
-from ..service.run_folder import is_run
+from ..service.run_folder import check_run
 from .run_writer import RunWriter, part_folders
 from .tables import write_tables
 
@@ -44,10 +44,7 @@ def recover(run: Path, *, anyway: bool = False) -> Recovered:
     ExportError
         If the run may still go on, or the disk is full.
     """
-    if not is_run(run):
-        raise SourceError(
-            run, "this is not the folder of a run: it holds no journal (log/STREAM/DATE_RUN does)"
-        )
+    check_run(run)
     path = run / "journal"
     age_s = time.time() - path.stat().st_mtime
     if age_s < QUIET_S and not anyway:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from ...acquire.link.messages import FrameHeader
 from ...acquire.link.pixels import checksum
 from ..experiment.stream import StreamConfig
 from ..progress import Progress, silent
-from ..service.journal import read_journal
+from ..service.journal import follow_journal, left_behind
 from ..service.outcome_log import OUTCOMES
-from ..service.run_folder import has_stream, is_run, read_stream
+from ..service.run_folder import check_run, has_stream, read_stream
+from .feed import left_out
 from .ome_zarr import LABELS
 from .reader import RecordedFrames
 from .run_writer import part_folders
@@ -25,8 +24,6 @@ from .side_index import read_planes
 from .tree import read_recorded
 
 MOST_LISTED = 1000
-_JOURNAL_HEAD = b"cytoloop journal 1\n"
-_RECORD = struct.Struct("<II")
 
 
 @dataclass(slots=True, eq=False)
@@ -80,29 +77,30 @@ def verify(run: Path, progress: Progress = silent) -> Verified:
     SourceError
         If it is not the folder of a run.
     """
-    if not is_run(run):
-        raise SourceError(
-            run, "this is not the folder of a run: it holds no journal (log/STREAM/DATE_RUN does)"
-        )
+    check_run(run)
     found = Verified()
     stream = _stream(run, found)
-    _check_journal(run, found)
     _check_lines(run / OUTCOMES, found)
     frames = _frames(run, found)
     expected = stream is None or stream.record.frames or bool(len(frames) if frames else 0)
-    if frames is None:
-        return found
-    found.recorded = len(frames)
     known: set[int] = set()
-    for count, entry in enumerate(read_journal(run / "journal"), start=1):
+    journal, end = run / "journal", 0
+    for count, (entry, place) in enumerate(follow_journal(journal), start=1):
+        end = place
+        if frames is None:
+            continue
         header = entry.header
         found.acknowledged += 1
         known.add(header.sequence)
-        if any("is not recorded" in message for message in entry.reply.messages):
+        if left_out(entry.reply):
             found.left_out += 1
         elif expected:
             _check_frame(frames, header, found)
         progress("checking frames", count, len(frames) or None)
+    _check_end(journal, end, found)
+    if frames is None:
+        return found
+    found.recorded = len(frames)
     found.unacknowledged = sum(number not in known for number in frames.sequences())
     if not expected:
         found.notes.append("the frames of this run were not recorded")
@@ -156,27 +154,14 @@ def _frames(run: Path, found: Verified) -> RecordedFrames | None:
     return frames
 
 
-def _check_journal(run: Path, found: Verified) -> None:
-    """Find what stands behind the last whole record: a torn end, or damage."""
-    path = run / "journal"
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(len(_JOURNAL_HEAD)) != _JOURNAL_HEAD:
-            found.other.append(f"{path}: this is not a cytoloop journal (version 1)")
-            return
-        while (at := file.tell()) < size:
-            head = file.read(_RECORD.size)
-            length, crc = _RECORD.unpack(head) if len(head) == _RECORD.size else (size, 0)
-            if at + _RECORD.size + length > size:
-                found.notes.append(
-                    f"the journal ends in {size - at} bytes of a record that is torn or damaged"
-                )
-                return
-            if zlib.crc32(file.read(length)) != crc:
-                found.other.append(
-                    f"{path}: damaged at byte {at}; the {size - at} bytes from there on cannot be read"
-                )
-                return
+def _check_end(path: Path, end: int, found: Verified) -> None:
+    """Say what stands behind the last whole entry of the journal."""
+    left, torn = left_behind(path, end)
+    if left and torn:
+        found.notes.append(f"the journal ends in {left} bytes of a record that is torn or damaged")
+    elif left:
+        at = path.stat().st_size - left
+        found.other.append(f"{path}: damaged at byte {at}; the {left} bytes from there on cannot be read")
 
 
 def _check_lines(path: Path, found: Verified) -> None:

@@ -160,10 +160,7 @@ def read_journal(path: Path) -> Iterator[Entry]:
     SourceError
         If the file is not a journal.
     """
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise SourceError(path, "this is not a cytoloop journal (version 1)")
-    yield from (entry for entry, _ in _read(path, len(_MAGIC)))
+    yield from (entry for entry, _ in follow_journal(path))
 
 
 def follow_journal(path: Path, start: int = 0) -> Iterator[tuple[Entry, int]]:
@@ -185,6 +182,25 @@ def follow_journal(path: Path, start: int = 0) -> Iterator[tuple[Entry, int]]:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise SourceError(path, "this is not a cytoloop journal (version 1)")
     yield from _read(path, max(start, len(_MAGIC)))
+
+
+def left_behind(path: Path, end: int) -> tuple[int, bool]:
+    """Return how many bytes stand behind the last whole entry of a journal, and whether they are the torn end of one.
+
+    Parameters
+    ----------
+    path
+        The journal.
+    end
+        Where the last entry of :func:`follow_journal` ends; 0 if there was none.
+    """
+    end = max(end, len(_MAGIC))
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(end)
+        head = file.read(_RECORD.size)
+    torn = len(head) < _RECORD.size or end + _RECORD.size + _RECORD.unpack(head)[0] > size
+    return size - end, torn
 
 
 def _read(path: Path, start: int) -> Iterator[tuple[Entry, int]]:

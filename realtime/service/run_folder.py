@@ -20,6 +20,20 @@ def is_run(path: Path) -> bool:
     return (path / _JOURNAL).is_file()
 
 
+def check_run(path: Path) -> None:
+    """Refuse what is not the folder of a run.
+
+    Raises
+    ------
+    SourceError
+        If it holds no journal.
+    """
+    if not is_run(path):
+        raise SourceError(
+            path, "this is not the folder of a run: it holds no journal (log/STREAM/DATE_RUN does)"
+        )
+
+
 def has_stream(run: Path) -> bool:
     """Return whether a run's folder says how the run was made."""
     return (run / _FILE).is_file()
@@ -47,10 +61,7 @@ def read_stream(run: Path) -> StreamConfig:
     SourceError
         If the folder is that of no run, or says nothing of its configuration (a run of an older version).
     """
-    if not is_run(run):
-        raise SourceError(
-            run, "this is not the folder of a run: it holds no journal (log/STREAM/DATE_RUN does)"
-        )
+    check_run(run)
     path = run / _FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=StreamConfig)

@@ -15,10 +15,12 @@ import pytest
 import zarr
 from cytoloop.acquire.frame import Frame
 from cytoloop.acquire.link.client import Client
+from cytoloop.acquire.reply import Cells, Reply
 from cytoloop.realtime.bench.blank import BLANK
 from cytoloop.realtime.cli import main
 from cytoloop.realtime.experiment.config import single_stream
 from cytoloop.realtime.experiment.stream import PluginChoice, StreamConfig
+from cytoloop.realtime.recording.feed import left_out
 from cytoloop.realtime.recording.settings import Record
 from cytoloop.realtime.recording.verify import verify
 from cytoloop.realtime.service.server import Service
@@ -150,3 +152,12 @@ def test_a_run_whose_service_was_killed_is_finished_and_loses_nothing(tmp_path: 
     assert zarr.open_group(copy / "frames.ome.zarr", mode="r")["0/0"].shape == (COUNT, 1, 1, *SHAPE)
     code, values = told(capsys, "recover", str(copy), "--anyway")
     assert (code, values["cut_bytes"]) == (0, 0)
+
+
+def test_a_mask_that_was_left_out_does_not_excuse_its_frame() -> None:
+    def says(message: str) -> bool:
+        return left_out(Reply(7, Cells.none(), messages=(message,)))
+
+    assert says("frame 7 is not recorded: the disk is slower than the frames")
+    assert not says("the mask of frame 7 is not recorded: the disk is slower than the frames")
+    assert not says("frame 8 is not recorded: the disk is slower than the frames")
